@@ -1,0 +1,199 @@
+"""The commands of `gateway`.
+
+Data goes to stdout, words to stderr; an error is one line `error: ...` each. Exit codes: 0 done, 1 failed, 2 wrong
+usage, 3 not found, 130 interrupted. Every setting is a flag of `serve`, made from gateway/settings.py.
+This module loads neither the engine nor the server; doors.py does when a command needs them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.doors import FAILED, INTERRUPTED, USAGE, CommandError, Doors
+from gateway.settings import FLAG, About, Settings, SettingsError, load_settings, settings_about, shown
+
+# The base of every mistake in arguments; its own module is not the same in all versions of the library.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings [GATEWAY_CONFIG].")
+]
+_State = Annotated[
+    str | None, typer.Option("--state", metavar="DIR", help="State folder of the gateway [GATEWAY_STATE; .gateway].")
+]
+_Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")]
+_Seconds = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Longest wait for the answer.")]
+
+
+def run(args: Sequence[str], doors: Doors | None = None) -> int:
+    """Run one command line; returns the exit code, having said why on stderr where it is not 0."""
+    command = typer.main.get_command(make_app(doors or Doors()))
+    try:
+        code = command.main(args=list(args) or ["--help"], prog_name="gateway", standalone_mode=False)
+    except CommandError as error:
+        for line in error.lines:
+            typer.echo(f"error: {line}", err=True)
+        return error.code
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "gateway"
+        said = " ".join(str(getattr(error, "format_message", error.__str__)()).split()).rstrip(".")
+        typer.echo(f"error: {said}; see {path} --help", err=True)
+        return USAGE
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def make_app(doors: Doors) -> typer.Typer:
+    """The tree of commands over these doors."""
+    app = typer.Typer(
+        name="gateway",
+        help="Serve ONNX models behind stable HTTPS scoring URIs.",
+        epilog="Example: gateway serve --apply examples/digits    then: gateway keys digits",
+        add_completion=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    _add_serving(app, doors)
+    _add_control(app, doors)
+    _add_credentials(app, doors)
+    _add_words(app, doors)
+    return app
+
+
+def _add_serving(app: typer.Typer, doors: Doors) -> None:
+    def serve(config: Path | None, **values: object) -> None:
+        """Serve a folder of Azure ML YAML until SIGTERM.
+
+        When it is ready to score, one line "ready scoring=URL management=URL telemetry=URL ca=FILE" is on stdout.
+        """
+        settings = _settings(values, doors, config)
+        code = doors.serve(settings)
+        if code:
+            raise typer.Exit(code)
+
+    def settings(config: Path | None, **values: object) -> None:
+        """Print all settings and their sources.
+
+        Takes the flags of serve, so that a command line can be tried.
+        """
+        found = _settings(values, doors, config)
+        rows = [(name, shown(getattr(found, name)), found.sources[name]) for name in settings_about()]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        for name, value, source in rows:
+            typer.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}".rstrip())
+
+    example = "Examples: gateway serve --apply examples/digits   "
+    more = "gateway serve --apply models --scoring https://0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem"
+    app.command(epilog=example + more)(_with_flags(serve))
+    app.command(epilog="Example: gateway settings --config gateway.yml")(_with_flags(settings))
+
+
+def _add_control(app: typer.Typer, doors: Doors) -> None:
+    @app.command(epilog="Example: gateway reload --state /var/lib/gateway")
+    def reload(state: _State = None, config: _Config = None, timeout: _Seconds = 600.0) -> None:
+        """Read the folder of YAML again.
+
+        Waits until the gateway that runs on the state folder serves the new, or has refused it.
+        """
+        _ask(doors, _settings({"state": state}, doors, config).state, "reload", timeout)
+
+    @app.command(epilog="Example: gateway status | jq .")
+    def status(state: _State = None, config: _Config = None, timeout: _Seconds = 30.0) -> None:
+        """Print what is served, as JSON."""
+        _ask(doors, _settings({"state": state}, doors, config).state, "status", timeout)
+
+
+def _add_credentials(app: typer.Typer, doors: Doors) -> None:
+    @app.command(epilog="Example: KEY=$(gateway keys digits | jq -r .primaryKey)")
+    def keys(endpoint: _Endpoint, state: _State = None, config: _Config = None) -> None:
+        """Print an endpoint's keys as JSON.
+
+        The members are primaryKey and secondaryKey; either opens the endpoint.
+        """
+        _print_json(doors.read_keys(_settings({"state": state}, doors, config).state, endpoint))
+
+    @app.command(epilog="Example: TOKEN=$(gateway token digits | jq -r .accessToken)")
+    def token(endpoint: _Endpoint, state: _State = None, config: _Config = None) -> None:
+        """Make a token and print it as JSON.
+
+        For endpoints with auth_mode aml_token; the token is the member accessToken.
+        """
+        _print_json(doors.issue_token(_settings({"state": state}, doors, config).state, endpoint))
+
+
+def _add_words(app: typer.Typer, doors: Doors) -> None:
+    @app.command(epilog="Example: gateway check examples/digits")
+    def check(
+        folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of Azure ML YAML.")],
+        config: _Config = None,
+    ) -> None:
+        """Check a folder of YAML.
+
+        Reads it as serve --apply would, without loading the models.
+        """
+        checked = doors.check(folder, _settings({}, doors, config))
+        for note in checked.notes:
+            typer.echo(f"note: {note}", err=True)
+        typer.echo(f"{folder}: endpoints {checked.endpoints}, deployments {checked.deployments}, no problems")
+
+    @app.command()
+    def version() -> None:
+        """Print the version."""
+        from importlib import metadata
+
+        typer.echo(metadata.version("inference-gateway"))
+
+
+def _settings(values: dict[str, Any], doors: Doors, config: Path | None) -> Settings:
+    try:
+        return load_settings(values, doors.environ, config)
+    except SettingsError as error:
+        raise CommandError(*error.problems, code=USAGE) from error
+
+
+def _ask(doors: Doors, state: Path, command: str, timeout_s: float) -> None:
+    reply = doors.ask(state, command, timeout_s)
+    if not reply.ok:
+        raise CommandError(*(reply.message.splitlines() or [f"{command} failed"]), code=FAILED)
+    if reply.message:
+        typer.echo(reply.message, err=True)
+    if reply.data is not None:
+        _print_json(reply.data)
+
+
+def _print_json(data: object) -> None:
+    typer.echo(json.dumps(data, indent=2 if sys.stdout.isatty() else None))
+
+
+def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with one flag a setting, and --config."""
+    parameters = [_parameter("config", _Config)]
+    parameters += [_parameter(name, _flag(name, about)) for name, about in settings_about().items()]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _flag(name: str, about: About) -> Any:
+    flag = name.replace("_", "-")
+    default = shown(getattr(Settings(), name))
+    said = f"{about.what} [{default}]" if default else about.what
+    if about.parser is FLAG:
+        return Annotated[bool | None, typer.Option(f"--{flag}/--no-{flag}", help=said, show_default=False)]
+    return Annotated[
+        str | None, typer.Option(f"--{flag}", metavar=about.parser.symbol, help=said, show_default=False)
+    ]

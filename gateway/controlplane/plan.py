@@ -1,0 +1,118 @@
+"""From what shall be served to a snapshot's plain data. Pure: secrets, digests and seats come in as arguments.
+
+Units: milliseconds of the YAML become nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.resources import Deployment, Desired, Endpoint, Oidc
+from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, OidcSpec, SnapshotSpec
+from runtimes import RuntimeSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """Settings of the process that a deployment inherits where its YAML says nothing."""
+
+    body_bytes_max: int
+    allow_cpu_fallback: bool
+    cache_dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What proves callers of one endpoint: digests of its keys, and the secret that signs its tokens."""
+
+    key_digests: tuple[bytes, ...] = ()
+    token_secret: bytes = b""
+
+
+def plan(
+    desired: Desired,
+    *,
+    revision: int,
+    secrets: Mapping[str, Secrets],
+    sha256: Mapping[Path, str],
+    seats: Mapping[str, int],
+    defaults: Defaults,
+) -> SnapshotSpec:
+    """`seats` gives the row of each deployment that has a bound on its pending requests, by "endpoint/deployment"."""
+    endpoints = {
+        name: _endpoint(name, endpoint, desired, secrets[name], sha256, seats, defaults)
+        for name, endpoint in desired.endpoints.items()
+    }
+    return SnapshotSpec(revision=revision, endpoints=endpoints)
+
+
+def bounded(desired: Desired) -> Iterator[str]:
+    """The deployments that need a seat row, as "endpoint/deployment"."""
+    for (endpoint, name), deployment in desired.deployments.items():
+        if deployment.max_pending is not None:
+            yield f"{endpoint}/{name}"
+
+
+def _endpoint(
+    name: str,
+    endpoint: Endpoint,
+    desired: Desired,
+    secrets: Secrets,
+    sha256: Mapping[Path, str],
+    seats: Mapping[str, int],
+    defaults: Defaults,
+) -> EndpointSpec:
+    deployments = {
+        key: _deployment(deployment, sha256[deployment.model_path], seats.get(f"{name}/{key}", -1), defaults)
+        for (owner, key), deployment in desired.deployments.items()
+        if owner == name
+    }
+    return EndpointSpec(
+        name=endpoint.name,
+        auth=AuthSpec(
+            mode=endpoint.auth_mode.value,
+            key_digests=secrets.key_digests,
+            token_secret=secrets.token_secret,
+            oidc=_oidc(endpoint.oidc) if endpoint.oidc is not None else None,
+        ),
+        traffic={key.lower(): weight for key, weight in endpoint.traffic.items()},
+        mirror={key.lower(): percent for key, percent in endpoint.mirror_traffic.items()},
+        deployments=deployments,
+    )
+
+
+def _deployment(deployment: Deployment, sha256: str, seat: int, defaults: Defaults) -> DeploymentSpec:
+    runtime = RuntimeSpec(
+        path=str(deployment.model_path),
+        sha256=sha256,
+        provider=deployment.provider,
+        allow_cpu_fallback=deployment.allow_cpu_fallback or defaults.allow_cpu_fallback,
+        device_ids=deployment.device_ids,
+        gpu_memory_bytes=deployment.gpu_memory_bytes,
+        cache_dir=defaults.cache_dir,
+        instance_count=deployment.instance_count,
+        threads=deployment.threads,
+        dispatch=deployment.dispatch,
+        batching=deployment.batching,
+    )
+    return DeploymentSpec(
+        name=deployment.name,
+        runtime=runtime,
+        request_timeout_ns=deployment.request_timeout_ms * 1_000_000,
+        queue_wait_ns=(deployment.max_queue_wait_ms or 0) * 1_000_000,
+        pending_max=deployment.max_pending or 0,
+        seat=seat,
+        body_bytes_max=deployment.max_body_bytes or defaults.body_bytes_max,
+    )
+
+
+def _oidc(oidc: Oidc) -> OidcSpec:
+    return OidcSpec(
+        issuer=oidc.issuer,
+        audience=oidc.audience,
+        jwks_uri=oidc.jwks_uri,
+        algorithms=oidc.algorithms,
+        required_roles=oidc.required_roles,
+    )

@@ -1,0 +1,247 @@
+"""One decoded YAML document becomes one resource, with what it cannot have and what it has in vain.
+
+What: defaults that depend on other keys are settled here (kind, provider, model file), keys that this version does
+not serve are refused with what to do instead, and keys without effect are noted for the person who wrote them.
+Units: queue_delay_ms to nanoseconds, gpu_memory_mb to bytes; the rest keeps its unit.
+Errors: `Mistake`s added to the place they were found in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.controlplane.decode import default_of, description_of, struct_type
+from gateway.controlplane.kinds import is_kubernetes
+from gateway.controlplane.model_files import ModelFileError, model_file
+from gateway.controlplane.yaml_types import (
+    NOTED,
+    DeploymentGatewayYaml,
+    EnvironmentYaml,
+    OidcYaml,
+    OnlineDeploymentYaml,
+    OnlineEndpointYaml,
+    SecretYaml,
+)
+from gateway.resources import AuthMode, Deployment, Endpoint, KeySources, Kind, Oidc, SecretSource
+from gateway.yaml_text import Entries, Mistake, Node
+from runtimes import BatchingSpec, BatchLimits
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_GPU_SIZES = ("standard_nc", "standard_nd", "standard_nv")
+_OWN_SIZES: dict[str, Provider] = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "tensorrt": "tensorrt"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Place:
+    """Where a document is: its file, the name to call it by, its tree; and what was found wrong with it."""
+
+    file: Path
+    label: str
+    document: Entries
+    mistakes: list[Mistake] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def blame(self, path: str, text: str) -> None:
+        """Add a mistake at a path of keys, on the line of its deepest key that is there, unless one is there."""
+        if any(known.path == path or known.path.startswith((f"{path}.", f"{path}[")) for known in self.mistakes):
+            return
+        node: Node = self.document
+        line = node.line
+        for key in path.split("."):
+            if not isinstance(node, Entries) or key not in node.entries:
+                break
+            line = node.lines[key]
+            node = node.entries[key]
+        self.mistakes.append(Mistake(line, path, text))
+
+    def note(self, path: str, text: str) -> None:
+        self.notes.append(f"{self.label}: {path}: {text}")
+
+
+def endpoint_of(source: OnlineEndpointYaml, place: Place, default_oidc: Oidc | None) -> Endpoint:
+    """The endpoint; whether it is complete is for `place.mistakes` to say."""
+    auth_mode = AuthMode(source.auth_mode)
+    oidc = _oidc(source.gateway.oidc, place)
+    _note_unused_auth(source, auth_mode, place)
+    place.notes.extend(f"{place.label}: {note}" for note in notes_of(source))
+    return Endpoint(
+        name=source.name,
+        auth_mode=auth_mode,
+        description=source.description,
+        tags=source.tags,
+        properties=source.properties,
+        traffic=_shares(source.traffic, "traffic", place),
+        mirror_traffic=_shares(source.mirror_traffic, "mirror_traffic", place),
+        keys=KeySources(
+            primary=_secret(source.gateway.keys.primary, "gateway.keys.primary", place),
+            secondary=_secret(source.gateway.keys.secondary, "gateway.keys.secondary", place),
+        ),
+        oidc=default_oidc if oidc is None and auth_mode is AuthMode.AAD_TOKEN else oidc,
+        token_lifetime_s=source.gateway.token_lifetime_s,
+        kind="kubernetes" if source.compute or is_kubernetes(place.document) else "managed",
+        source=place.label,
+    )
+
+
+def deployment_of(source: OnlineDeploymentYaml, place: Place, allow_cpu_fallback: bool) -> Deployment | None:
+    """The deployment, or None where it has no model to serve."""
+    kind: Kind = source.type or ("kubernetes" if is_kubernetes(place.document) else "managed")
+    _refuse_scripts(source, place)
+    place.notes.extend(f"{place.label}: {note}" for note in notes_of(source))
+    try:
+        model_path = model_file(source.model, place.file.parent)
+    except ModelFileError as error:
+        place.blame(error.key, error.text)
+        return None
+    runtime, request = source.gateway.runtime, source.request_settings
+    fallback = runtime.allow_cpu_fallback
+    return Deployment(
+        name=source.name,
+        endpoint_name=source.endpoint_name,
+        model_path=model_path,
+        description=source.description,
+        tags=source.tags,
+        properties=source.properties,
+        instance_type=source.instance_type,
+        instance_count=source.instance_count,
+        request_timeout_ms=request.request_timeout_ms,
+        max_concurrent_requests_per_instance=request.max_concurrent_requests_per_instance,
+        max_queue_wait_ms=request.max_queue_wait_ms,
+        provider=_provider(source),
+        allow_cpu_fallback=allow_cpu_fallback if fallback is None else fallback,
+        device_ids=runtime.device_ids,
+        gpu_memory_bytes=runtime.gpu_memory_mb * 1024 * 1024,
+        threads=runtime.threads,
+        dispatch=runtime.dispatch,
+        batching=_batching(source.gateway),
+        max_body_bytes=source.gateway.limits.max_body_bytes,
+        kind=kind,
+        source=place.label,
+    )
+
+
+def notes_of(source: msgspec.Struct, path: str = "") -> Iterator[str]:
+    """A sentence for each key that was given something and has no effect here."""
+    for one in struct_type(type(source)).fields:
+        value = getattr(source, one.name)
+        said = description_of(one)
+        inside = f"{path}.{one.encode_name}" if path else one.encode_name
+        if said.startswith(NOTED):
+            if value != default_of(one):
+                yield f"{inside}: {said[0].lower()}{said[1:].rstrip('.')}"
+        elif isinstance(value, msgspec.Struct):
+            yield from notes_of(value, inside)
+
+
+def provider_of(instance_type: str) -> Provider:
+    """What an instance type stands for; names that nobody knows stand for the CPU."""
+    name = instance_type.lower().removeprefix("local-")
+    return "cuda" if name.startswith(_GPU_SIZES) else _OWN_SIZES.get(name, "cpu")
+
+
+def _provider(source: OnlineDeploymentYaml) -> Provider:
+    chosen = source.gateway.runtime.provider
+    if chosen != "auto":
+        return chosen
+    by_type = provider_of(source.instance_type)
+    if by_type == "cpu" and source.resources is not None:
+        amounts = (source.resources.requests, source.resources.limits)
+        if any(amount.strip() not in ("", "0") for one in amounts for amount in (one.gpu, one.nvidia_gpu)):
+            return "cuda"
+    return by_type
+
+
+def _batching(source: DeploymentGatewayYaml) -> BatchingSpec:
+    batching = source.batching
+    limits = BatchLimits(
+        batch_rows_max=batching.max_rows,
+        queue_delay_ns=round(batching.queue_delay_ms * 1_000_000),
+        queue_items_max=batching.queue_items_max,
+    )
+    return BatchingSpec(enabled=batching.enabled, limits=limits, axes=batching.axes)
+
+
+def _refuse_scripts(source: OnlineDeploymentYaml, place: Place) -> None:
+    if source.code_configuration is not None:
+        place.blame(
+            "code_configuration",
+            "this version serves ONNX models natively and runs no scoring scripts; "
+            "export the model to ONNX and remove code_configuration",
+        )
+    environment = source.environment
+    if isinstance(environment, EnvironmentYaml) and environment.inference_config is not None:
+        place.blame(
+            "environment.inference_config",
+            "custom containers are not run here; give the model as an ONNX file and remove environment",
+        )
+
+
+def _shares(given: dict[str, int], key: str, place: Place) -> dict[str, int]:
+    """Percent by lower-cased name."""
+    shares: dict[str, int] = {}
+    for name, percent in given.items():
+        if name.lower() in shares:
+            place.blame(f"{key}.{name}", "the deployment is named twice; names are equal whatever their case")
+        shares[name.lower()] = shares.get(name.lower(), 0) + percent
+    return shares
+
+
+def _secret(source: SecretYaml | None, path: str, place: Place) -> SecretSource | None:
+    if source is None:
+        return None
+    if bool(source.file) == bool(source.env):
+        both = "both file and env" if source.file else "neither file nor env"
+        place.blame(path, f"found {both}; accepted: exactly one of them")
+        return None
+    if not source.file:
+        return SecretSource(env=source.env)
+    file = place.file.parent.absolute() / source.file
+    if not file.is_file():
+        place.blame(f"{path}.file", f"there is no file {file}; accepted: a file that holds the key")
+    return SecretSource(file=file)
+
+
+def _oidc(source: OidcYaml | None, place: Place) -> Oidc | None:
+    if source is None:
+        return None
+    for key, url in (("issuer", source.issuer), ("jwks_uri", source.jwks_uri)):
+        if (url or key == "issuer") and not _is_web_url(url):
+            place.blame(f"gateway.oidc.{key}", f"found {url!r}; accepted: an https URL (http on this machine only)")
+    if not source.audience:
+        place.blame("gateway.oidc.audience", "found ''; accepted: the audience that tokens are made for")
+    if not source.algorithms:
+        place.blame("gateway.oidc.algorithms", "found an empty list; accepted: at least one algorithm")
+    return Oidc(
+        issuer=source.issuer,
+        audience=source.audience,
+        jwks_uri=source.jwks_uri,
+        algorithms=tuple(source.algorithms),
+        required_roles=source.required_roles,
+    )
+
+
+def _note_unused_auth(source: OnlineEndpointYaml, auth_mode: AuthMode, place: Place) -> None:
+    mode = auth_mode.value
+    if source.gateway.oidc is not None and auth_mode is not AuthMode.AAD_TOKEN:
+        place.note("gateway.oidc", f"has no effect with auth_mode {mode}; it is for aad_token")
+    keys = source.gateway.keys
+    if auth_mode is not AuthMode.KEY and (keys.primary or keys.secondary):
+        place.note("gateway.keys", f"has no effect with auth_mode {mode}; it is for key")
+
+
+def _is_web_url(url: str) -> bool:
+    """https anywhere, http on this machine only: signing keys that travel in the open prove nothing."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK))

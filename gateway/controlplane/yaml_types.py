@@ -1,0 +1,435 @@
+"""What a YAML file may say: the keys of Azure ML's online endpoint and deployment files, and our block `gateway:`.
+
+Each field's description is the reference documentation (docs/reference/yaml.md is made from it), and its type and
+bounds are what the decoder enforces. A field that is accepted but has no effect here is marked with `NOTED`;
+`notes_of` in translate.py says so to the person who wrote it.
+Units: *_ms milliseconds, *_s seconds, *_bytes bytes, *_mb MiB; probe times in seconds.
+Source: the public YAML schemas of Azure Machine Learning v2.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from runtimes import BatchLimits
+
+NOTED = "Accepted, not enforced here: "
+READ_ONLY = "Read-only in Azure; accepted and ignored."
+
+_LIMITS = BatchLimits()
+_Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+_Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+_Percent = Annotated[int, Meta(ge=0, le=100)]
+
+
+class _Yaml(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mapping that takes its own keys only."""
+
+
+# ---- gateway: on an endpoint -----------------------------------------------------------------------------------
+
+
+class SecretYaml(_Yaml, frozen=True, kw_only=True):
+    """Where a secret comes from: exactly one of the two."""
+
+    file: Annotated[str | None, Meta(description="File that holds the key, relative to the YAML file.")] = None
+    env: Annotated[str | None, Meta(description="Environment variable that holds the key.")] = None
+
+
+class KeysYaml(_Yaml, frozen=True, kw_only=True):
+    """Keys that you bring; one that is not given is made by the gateway and kept in the state folder."""
+
+    primary: Annotated[SecretYaml | None, Meta(description="The primary key.")] = None
+    secondary: Annotated[SecretYaml | None, Meta(description="The secondary key.")] = None
+
+
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]  # fmt: skip
+
+
+class OidcYaml(_Yaml, frozen=True, kw_only=True):
+    """Which tokens an `aad_token` endpoint accepts."""
+
+    issuer: Annotated[str, Meta(description="The `iss` claim; an https URL.")]
+    audience: Annotated[str, Meta(description="The `aud` claim.")]
+    jwks_uri: Annotated[str, Meta(description="Where the signing keys are; empty: the issuer's discovery says.")] = ""
+    algorithms: Annotated[tuple[Algorithm, ...], Meta(description="Signatures accepted; public-key ones only.")] = (
+        "RS256",
+        "ES256",
+    )
+    required_roles: Annotated[
+        tuple[str, ...], Meta(description="A token needs one of these in `roles` or `scp`, else 403; empty: none.")
+    ] = ()
+
+
+class EndpointGatewayYaml(_Yaml, frozen=True, kw_only=True):
+    """Our own settings of an endpoint."""
+
+    keys: Annotated[KeysYaml, Meta(description="Keys that you bring, for `auth_mode: key`.")] = KeysYaml()
+    oidc: Annotated[OidcYaml | None, Meta(description="Token rules, for `auth_mode: aad_token`.")] = None
+    token_lifetime_s: Annotated[
+        Annotated[int, Meta(ge=60, le=2_592_000)], Meta(description="Life of an `aml_token`, in seconds.")
+    ] = 3600
+
+
+# ---- gateway: on a deployment ----------------------------------------------------------------------------------
+
+
+class BatchingYaml(_Yaml, frozen=True, kw_only=True):
+    """How requests share a run of the model."""
+
+    enabled: Annotated[
+        bool, Meta(description="Whether requests may share a run, once proven not to change answers.")
+    ] = True
+    max_rows: Annotated[Annotated[int, Meta(ge=1, le=65_536)], Meta(description="Most rows of one run.")] = (
+        _LIMITS.batch_rows_max
+    )
+    queue_delay_ms: Annotated[
+        Annotated[float, Meta(ge=0, le=60_000)],
+        Meta(
+            description="How long the oldest request may be held so that a batch can grow, while an instance idles."
+        ),
+    ] = _LIMITS.queue_delay_ns / 1e6
+    queue_items_max: Annotated[_Count, Meta(description="Most requests that wait; more are refused with 429.")] = (
+        _LIMITS.queue_items_max
+    )
+    axes: Annotated[
+        dict[str, Annotated[int, Meta(ge=0, le=7)]],
+        Meta(description="The batch axis of inputs whose model does not tell it, by input name."),
+    ] = {}
+
+
+class RuntimeYaml(_Yaml, frozen=True, kw_only=True):
+    """What runs the model."""
+
+    provider: Annotated[
+        Literal["auto", "cpu", "cuda", "tensorrt"],
+        Meta(description="Execution provider; `auto` follows `instance_type`."),
+    ] = "auto"
+    allow_cpu_fallback: Annotated[
+        bool | None,
+        Meta(description="Serve on the CPU where the device is missing; not given: setting `allow_cpu_fallback`."),
+    ] = None
+    device_ids: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=1023)], ...],
+        Meta(description="GPUs to use, by number; empty: the first.", max_length=64),
+    ] = ()
+    gpu_memory_mb: Annotated[
+        Annotated[int, Meta(ge=0, le=1_048_576)], Meta(description="GPU memory of an instance, MiB; 0: no bound.")
+    ] = 0
+    threads: Annotated[
+        Annotated[int, Meta(ge=0, le=1024)], Meta(description="Threads of one run; 0: chosen by measurement.")
+    ] = 0
+    dispatch: Annotated[
+        Literal["auto", "inline", "thread"],
+        Meta(description="Where a run happens: on the event loop, on a thread, or as measured."),
+    ] = "auto"
+
+
+class LimitsYaml(_Yaml, frozen=True, kw_only=True):
+    """Bounds of a deployment's requests."""
+
+    max_body_bytes: Annotated[
+        Annotated[int, Meta(ge=1, le=4_294_967_296)] | None,
+        Meta(description="Longest request body; not given: setting `max_body_bytes`."),
+    ] = None
+
+
+class DeploymentGatewayYaml(_Yaml, frozen=True, kw_only=True):
+    """Our own settings of a deployment."""
+
+    batching: Annotated[BatchingYaml, Meta(description="How requests share a run.")] = BatchingYaml()
+    runtime: Annotated[RuntimeYaml, Meta(description="What runs the model.")] = RuntimeYaml()
+    limits: Annotated[LimitsYaml, Meta(description="Bounds of a request.")] = LimitsYaml()
+
+
+# ---- online endpoint -------------------------------------------------------------------------------------------
+
+
+class UserIdentityYaml(_Yaml, frozen=True, kw_only=True):
+    """One user-assigned identity."""
+
+    resource_id: Annotated[str, Meta(description="Its ARM id.")] = ""
+    client_id: Annotated[str, Meta(description=READ_ONLY)] = ""
+    principal_id: Annotated[str, Meta(description=READ_ONLY)] = ""
+
+
+class IdentityYaml(_Yaml, frozen=True, kw_only=True):
+    """Managed identity."""
+
+    type: Annotated[Literal["system_assigned", "user_assigned", "none"], Meta(description="Kind of identity.")] = (
+        "system_assigned"
+    )
+    user_assigned_identities: Annotated[
+        tuple[UserIdentityYaml, ...], Meta(description="At most one.", max_length=1)
+    ] = ()
+    principal_id: Annotated[str, Meta(description=READ_ONLY)] = ""
+    tenant_id: Annotated[str, Meta(description=READ_ONLY)] = ""
+
+
+class OnlineEndpointYaml(_Yaml, frozen=True, kw_only=True):
+    """An online endpoint (`managedOnlineEndpoint`, `kubernetesOnlineEndpoint`)."""
+
+    schema_: Annotated[str, Meta(description="A hint for editors; also tells the kind of the document.")] = field(
+        name="$schema", default=""
+    )
+    name: Annotated[
+        str, Meta(description="3 to 32 characters: a letter, then letters, digits and dashes, no dash at the end.")
+    ]
+    description: Annotated[str, Meta(description="Free text.")] = ""
+    tags: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    properties: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    auth_mode: Annotated[
+        Literal["key", "aml_token", "aad_token"],
+        Meta(description="How callers prove themselves; `aad_token` needs `gateway.oidc`, and not `compute`."),
+    ] = "key"
+    traffic: Annotated[dict[str, _Percent], Meta(description="Deployment to percent; the sum is 0 or 100.")] = {}
+    mirror_traffic: Annotated[
+        dict[str, Annotated[int, Meta(ge=0, le=50)]],
+        Meta(description="At most one deployment without traffic, and the percent of requests copied to it."),
+    ] = {}
+    identity: Annotated[IdentityYaml | None, Meta(description=f"{NOTED}there is no managed identity.")] = None
+    public_network_access: Annotated[
+        Literal["enabled", "disabled"],
+        Meta(description=f"{NOTED}the setting `scoring` says which addresses are served."),
+    ] = "enabled"
+    compute: Annotated[
+        str, Meta(description="Its presence makes this a kubernetes endpoint; the cluster's name is not used.")
+    ] = ""
+    gateway: Annotated[EndpointGatewayYaml, Meta(description="Our own settings.")] = EndpointGatewayYaml()
+    location: Annotated[str, Meta(description=READ_ONLY)] = ""
+    id: Annotated[str, Meta(description=READ_ONLY)] = ""
+    kind: Annotated[str, Meta(description=READ_ONLY)] = ""
+    scoring_uri: Annotated[str, Meta(description=READ_ONLY)] = ""
+    openapi_uri: Annotated[str, Meta(description=READ_ONLY)] = ""
+    provisioning_state: Annotated[str, Meta(description=READ_ONLY)] = ""
+
+
+# ---- online deployment -----------------------------------------------------------------------------------------
+
+
+class ModelYaml(_Yaml, frozen=True, kw_only=True):
+    """The model, inline."""
+
+    schema_: Annotated[str, Meta(description="A hint for editors.")] = field(name="$schema", default="")
+    name: Annotated[str, Meta(description="Its name, for people.")] = ""
+    version: Annotated[str, Meta(description="Its version, for people.")] = ""
+    type: Annotated[
+        Literal["custom_model", "mlflow_model", "triton_model"],
+        Meta(description="`custom_model`; the others are refused."),
+    ] = "custom_model"
+    path: Annotated[
+        str, Meta(description="A .onnx file, or a folder that holds exactly one; relative to the YAML file.")
+    ]
+    description: Annotated[str, Meta(description="Free text.")] = ""
+    tags: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    properties: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    stage: Annotated[str, Meta(description="Free text.")] = ""
+    flavors: Annotated[Any, Meta(description=f"{NOTED}these describe MLflow models.")] = None
+    datastore: Annotated[str, Meta(description=f"{NOTED}the file is read where it is.")] = ""
+
+
+class CodeYaml(_Yaml, frozen=True, kw_only=True):
+    """A scoring script."""
+
+    code: Annotated[str, Meta(description="Its folder.")] = ""
+    scoring_script: Annotated[str, Meta(description="Its file, relative to `code`.")] = ""
+
+
+class BuildYaml(_Yaml, frozen=True, kw_only=True):
+    """An image to build."""
+
+    path: Annotated[str, Meta(description="Its folder.")] = ""
+    dockerfile_path: Annotated[str, Meta(description="Its Dockerfile.")] = "Dockerfile"
+
+
+class RouteYaml(_Yaml, frozen=True, kw_only=True):
+    """A route of a custom container."""
+
+    port: Annotated[Annotated[int, Meta(ge=1, le=65_535)], Meta(description="Its port.")]
+    path: Annotated[str, Meta(description="Its path.")] = "/"
+
+
+class InferenceYaml(_Yaml, frozen=True, kw_only=True):
+    """The routes of a custom container."""
+
+    liveness_route: Annotated[RouteYaml | None, Meta(description="Where it says that it lives.")] = None
+    readiness_route: Annotated[RouteYaml | None, Meta(description="Where it says that it is ready.")] = None
+    scoring_route: Annotated[RouteYaml | None, Meta(description="Where it scores.")] = None
+
+
+class EnvironmentYaml(_Yaml, frozen=True, kw_only=True):
+    """An environment, inline."""
+
+    schema_: Annotated[str, Meta(description="A hint for editors.")] = field(name="$schema", default="")
+    name: Annotated[str, Meta(description="Its name.")] = ""
+    version: Annotated[str, Meta(description="Its version.")] = ""
+    image: Annotated[str, Meta(description="A container image.")] = ""
+    conda_file: Annotated[Any, Meta(description="A file, or the packages inline.")] = None
+    build: Annotated[BuildYaml | None, Meta(description="An image to build.")] = None
+    os_type: Annotated[Literal["linux", "windows"], Meta(description="The image's system.")] = "linux"
+    inference_config: Annotated[InferenceYaml | None, Meta(description="Marks a custom container; refused.")] = None
+    description: Annotated[str, Meta(description="Free text.")] = ""
+    tags: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    properties: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    datastore: Annotated[str, Meta(description="Where a local folder would be uploaded.")] = ""
+
+
+class ScaleYaml(_Yaml, frozen=True, kw_only=True):
+    """How many instances run."""
+
+    type: Annotated[Literal["default", "target_utilization"], Meta(description="`default`: `instance_count`.")] = (
+        "default"
+    )
+    min_instances: Annotated[_Count, Meta(description="Fewest instances.")] = 1
+    max_instances: Annotated[_Count, Meta(description="Most instances.")] = 1
+    target_utilization_percentage: Annotated[
+        Annotated[int, Meta(ge=1, le=100)], Meta(description="Utilisation aimed at.")
+    ] = 70
+    polling_interval: Annotated[_Seconds, Meta(description="Seconds between looks.")] = 1
+
+
+class RequestYaml(_Yaml, frozen=True, kw_only=True):
+    """How long a request may take and how many may run."""
+
+    request_timeout_ms: Annotated[
+        Annotated[int, Meta(ge=1, le=300_000)],
+        Meta(description="Deadline of a request from its arrival; managed: at most 180000."),
+    ] = 5000
+    max_concurrent_requests_per_instance: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(
+            description="Bounds requests in flight to twice this times `instance_count`; not given: "
+            "only deadlines and the queue bound them."
+        ),
+    ] = None
+    max_queue_wait_ms: Annotated[
+        Annotated[int, Meta(ge=1, le=300_000)] | None,
+        Meta(description="Longest wait for an instance, else 429; not given: until the deadline."),
+    ] = None
+
+
+class ProbeYaml(_Yaml, frozen=True, kw_only=True):
+    """A probe of a container."""
+
+    initial_delay: Annotated[_Seconds, Meta(description="Seconds before the first.")] = 10
+    period: Annotated[_Seconds, Meta(description="Seconds between two.")] = 10
+    timeout: Annotated[_Seconds, Meta(description="Seconds one may take.")] = 2
+    success_threshold: Annotated[_Count, Meta(description="Successes that count.")] = 1
+    failure_threshold: Annotated[_Count, Meta(description="Failures that count.")] = 30
+
+
+class AmountsYaml(_Yaml, frozen=True, kw_only=True):
+    """Amounts of resources."""
+
+    cpu: Annotated[str, Meta(description="Cores.")] = ""
+    memory: Annotated[str, Meta(description="Memory.")] = ""
+    gpu: Annotated[str, Meta(description="The same as `nvidia.com/gpu`.")] = ""
+    nvidia_gpu: Annotated[str, Meta(description="GPUs; more than 0 chooses provider `cuda`.")] = field(
+        name="nvidia.com/gpu", default=""
+    )
+
+
+class ResourcesYaml(_Yaml, frozen=True, kw_only=True):
+    """Resources of a kubernetes deployment."""
+
+    requests: Annotated[AmountsYaml, Meta(description="Amounts asked for.")] = AmountsYaml()
+    limits: Annotated[AmountsYaml, Meta(description="Amounts at most.")] = AmountsYaml()
+
+
+class CollectedDataYaml(_Yaml, frozen=True, kw_only=True):
+    """A data asset."""
+
+    name: Annotated[str, Meta(description="Its name.")] = ""
+    path: Annotated[str, Meta(description="Its place.")] = ""
+    version: Annotated[str, Meta(description="Its version.")] = ""
+
+
+class CollectionYaml(_Yaml, frozen=True, kw_only=True):
+    """One collection."""
+
+    enabled: Annotated[bool, Meta(description="Whether it is collected.")] = False
+    sampling_rate: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="Share collected.")] = None
+    data: Annotated[CollectedDataYaml | None, Meta(description="Where it goes.")] = None
+    client_id: Annotated[str, Meta(description="The identity that writes.")] = ""
+
+
+class RequestLoggingYaml(_Yaml, frozen=True, kw_only=True):
+    """What of a request's head is collected."""
+
+    capture_headers: Annotated[tuple[str, ...], Meta(description="Names of headers.")] = ()
+
+
+class DataCollectorYaml(_Yaml, frozen=True, kw_only=True):
+    """Data collection."""
+
+    sampling_rate: Annotated[Annotated[float, Meta(ge=0, le=1)], Meta(description="Share collected.")] = 1.0
+    rolling_rate: Annotated[Literal["minute", "hour", "day"], Meta(description="How files are cut.")] = "hour"
+    request_logging: Annotated[RequestLoggingYaml | None, Meta(description="Headers.")] = None
+    collections: Annotated[dict[str, CollectionYaml], Meta(description="Collections by name.")] = {}
+
+
+class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
+    """An online deployment (`managedOnlineDeployment`, `kubernetesOnlineDeployment`)."""
+
+    schema_: Annotated[str, Meta(description="A hint for editors; also tells the kind of the document.")] = field(
+        name="$schema", default=""
+    )
+    name: Annotated[
+        str, Meta(description="3 to 32 characters: a letter, then letters, digits and dashes, no dash at the end.")
+    ]
+    endpoint_name: Annotated[str, Meta(description="The endpoint it belongs to.")]
+    type: Annotated[
+        Literal["managed", "kubernetes"] | None,
+        Meta(description="Not given: as `$schema` says, else managed."),
+    ] = None
+    description: Annotated[str, Meta(description="Free text.")] = ""
+    tags: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    properties: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    model: Annotated[
+        str | ModelYaml | None,
+        Meta(description="Required. A local path, or the model inline; `azureml:` references are refused."),
+    ] = None
+    instance_type: Annotated[
+        str,
+        Meta(
+            description="Required for managed. Azure's NC, ND and NV sizes and `gpu`, `cuda`, `tensorrt` choose a "
+            "GPU provider, all other names the CPU; `local-` may stand before a name."
+        ),
+    ] = ""
+    instance_count: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)], Meta(description="Sessions that run the model.")
+    ] = 1
+    request_settings: Annotated[RequestYaml, Meta(description="Deadline and bounds.")] = RequestYaml()
+    gateway: Annotated[DeploymentGatewayYaml, Meta(description="Our own settings.")] = DeploymentGatewayYaml()
+    resources: Annotated[
+        ResourcesYaml | None, Meta(description=f"{NOTED}amounts; a GPU amount chooses provider `cuda`.")
+    ] = None
+    code_configuration: Annotated[
+        CodeYaml | None, Meta(description="Refused: models are ONNX files, served without a script.")
+    ] = None
+    environment: Annotated[
+        str | EnvironmentYaml | None, Meta(description=f"{NOTED}an ONNX model needs no environment.")
+    ] = None
+    environment_variables: Annotated[
+        dict[str, str], Meta(description=f"{NOTED}there is no scoring script to read them.")
+    ] = {}
+    model_mount_path: Annotated[str, Meta(description=f"{NOTED}there is no container.")] = ""
+    app_insights_enabled: Annotated[bool, Meta(description=f"{NOTED}metrics are on the telemetry listener.")] = False
+    scale_settings: Annotated[ScaleYaml, Meta(description=f"{NOTED}`instance_count` instances run.")] = ScaleYaml()
+    liveness_probe: Annotated[ProbeYaml | None, Meta(description=f"{NOTED}there is no container to probe.")] = None
+    readiness_probe: Annotated[
+        ProbeYaml | None, Meta(description=f"{NOTED}a deployment is ready once its model is loaded and warm.")
+    ] = None
+    egress_public_network_access: Annotated[
+        Literal["enabled", "disabled"], Meta(description=f"{NOTED}a model makes no connections.")
+    ] = "enabled"
+    private_network_connection: Annotated[bool, Meta(description=f"{NOTED}there is no private network.")] = False
+    data_collector: Annotated[DataCollectorYaml | None, Meta(description=f"{NOTED}nothing is collected.")] = None
+    id: Annotated[str, Meta(description=READ_ONLY)] = ""
+    kind: Annotated[str, Meta(description=READ_ONLY)] = ""
+    location: Annotated[str, Meta(description=READ_ONLY)] = ""
+    provisioning_state: Annotated[str, Meta(description=READ_ONLY)] = ""

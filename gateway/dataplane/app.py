@@ -1,0 +1,158 @@
+"""The ASGI door: scoring paths go straight to `score`, everything else to the documents' Starlette application.
+
+Why raw ASGI for scoring: a Starlette route costs more than the whole scoring path of a small model. One dictionary
+look-up decides. A server that offers `gateway.connection` in the scope (listener.py) tells of hang-ups by a callback;
+under any other server a task waits for the disconnect message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.dataplane.body import Disconnected, read_body
+from gateway.dataplane.live import SnapshotCell, Target
+from gateway.dataplane.oidc import KeysNeeded
+from gateway.dataplane.score import Call, Headers, Reply, Scoring
+from gateway.errors import Code, Problem
+from gateway.problem import internal
+from runtimes import now_ns
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class ScoringApp:
+    """The scoring listener's application. `domain` is the suffix of host-name routing, "" for none."""
+
+    def __init__(self, cell: SnapshotCell, scoring: Scoring, documents: App, domain: str) -> None:
+        self._cell = cell
+        self._scoring = scoring
+        self._documents = documents
+        self._suffix = "." + domain.lower().strip(".") if domain else ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrived_ns = now_ns()
+        path = scope["path"]
+        target = self._cell.current.targets.get(path)
+        if target is None:
+            if self._suffix:
+                path = self._path_of_host(scope, path)
+            target = self._cell.current.targets.get(path.lower())
+        if target is None:
+            await self._documents({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+            return
+        reply: Reply | None
+        if scope["method"] != "POST":
+            reply = self._scoring.refuse(target, _post_only(scope["method"]))
+        else:
+            reply = await self._score(target, scope, receive, arrived_ns)
+        if reply is not None:
+            await _send(reply, send)
+
+    async def _score(self, target: Target, scope: Scope, receive: Receive, arrived_ns: int) -> Reply | None:
+        headers = dict(scope["headers"])
+        try:
+            call = await self._open(target, headers, arrived_ns)
+        except Problem as problem:
+            return self._scoring.refuse(target, problem)
+        except Exception:
+            log.exception("a scoring request failed before its body")
+            return self._scoring.refuse(target, internal())
+        try:
+            body = await _body(call, scope.get("gateway.connection"), receive)
+            return await self._answer(call, body, scope.get("gateway.connection"), receive)
+        except Problem as problem:
+            return self._scoring.fail(call, problem)
+        except (Disconnected, asyncio.CancelledError) as error:
+            self._scoring.cancel(call)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return None
+        except Exception:
+            log.exception("request %s failed", call.request_id)
+            return self._scoring.fail(call, internal())
+
+    async def _open(self, target: Target, headers: Headers, arrived_ns: int) -> Call:
+        try:
+            return self._scoring.open(target, headers, arrived_ns)
+        except KeysNeeded:
+            # A token signed by a key that is not known yet: fetch the issuer's keys once, then decide.
+            await target.endpoint.authenticator.refresh()
+            return self._scoring.open(target, headers, arrived_ns)
+
+    async def _answer(self, call: Call, body: bytes, connection: Any, receive: Receive) -> Reply | None:
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def on_reply(value: Reply) -> None:
+            if not reply.done():
+                reply.set_result(value)
+
+        self._scoring.submit(call, body, on_reply)
+        if connection is None:
+            return await _reply_or_disconnect(reply, receive)
+
+        def on_lost() -> None:
+            if not reply.done():
+                reply.set_exception(Disconnected())
+
+        connection.on_lost = on_lost
+        try:
+            return await reply
+        finally:
+            connection.on_lost = None
+
+    def _path_of_host(self, scope: Scope, path: str) -> str:
+        """`{endpoint}.<domain>/score` is `/endpoints/{endpoint}/score`."""
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value.decode("latin-1").lower().rsplit(":", 1)[0]
+                if host.endswith(self._suffix) and not path.startswith(("/v2", "/endpoints/")):
+                    return f"/endpoints/{host[: -len(self._suffix)]}{path}"
+        return path
+
+
+def _post_only(method: str) -> Problem:
+    return Problem(
+        Code.METHOD_NOT_ALLOWED,
+        f"{method} is not allowed here; send POST with a body",
+        headers=((b"allow", b"POST"),),
+    )
+
+
+async def _body(call: Call, connection: Any, receive: Receive) -> bytes:
+    limit = call.deployment.spec.body_bytes_max
+    if connection is not None and not connection.in_body:
+        return await read_body(receive, limit)
+    # The body is still on its way: the request's deadline counts from its head.
+    try:
+        async with asyncio.timeout(max(0.0, (call.deadline_ns - now_ns()) / 1e9)):
+            return await read_body(receive, limit)
+    except TimeoutError as error:
+        raise Problem(
+            Code.DEADLINE_EXCEEDED, "the body did not arrive before the request's deadline", reason="deadline"
+        ) from error
+
+
+async def _reply_or_disconnect(reply: asyncio.Future[Reply], receive: Receive) -> Reply:
+    waiting = asyncio.ensure_future(receive())
+    try:
+        both: set[asyncio.Future[Any]] = {reply, waiting}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            raise Disconnected
+        return reply.result()
+    finally:
+        waiting.cancel()
+
+
+async def _send(reply: Reply, send: Send) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    await send({"type": "http.response.body", "body": reply.body})

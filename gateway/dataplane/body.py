@@ -1,0 +1,92 @@
+"""A request's body: read whole, within its limit and before its deadline; inflated when gzip is enabled.
+
+Units: bytes.
+Errors: Problem PAYLOAD_TOO_LARGE, DEADLINE_EXCEEDED, UNSUPPORTED_MEDIA_TYPE, INVALID_INPUT; Disconnected when the
+caller hung up.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.errors import Code, Problem
+
+RATIO_MAX = 100
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class Disconnected(Exception):
+    """The caller is gone; nobody wants an answer."""
+
+
+def too_large(found: int | None, limit: int) -> Problem:
+    size = f"has {found} bytes" if found is not None else "is larger"
+    return Problem(
+        Code.PAYLOAD_TOO_LARGE,
+        f"the body {size}; at most {limit} are accepted (setting max_body_bytes, or gateway.limits.max_body_bytes "
+        "of the deployment)",
+        reason="too_large",
+    )
+
+
+def check_declared(length: bytes | None, limit: int) -> None:
+    """Refuse a Content-Length over the limit before a byte of the body is read."""
+    if length is not None and int(length) > limit:
+        raise too_large(int(length), limit)
+
+
+def check_encoding(encoding: bytes | None, gzip_enabled: bool) -> bool:
+    """Whether the body is to be inflated."""
+    if encoding is None or encoding == b"identity":
+        return False
+    if encoding.lower() == b"gzip" and gzip_enabled:
+        return True
+    accepted = "gzip or identity" if gzip_enabled else "identity (gzip is off: setting gzip)"
+    raise Problem(
+        Code.UNSUPPORTED_MEDIA_TYPE,
+        f"Content-Encoding {encoding[:40].decode('latin-1')!r} is not accepted; send {accepted}",
+    )
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """All of the body; one message, which is the usual case, is not copied."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    body: bytes = message["body"]
+    if len(body) > limit:
+        raise too_large(None, limit)
+    if not message.get("more_body"):
+        return body
+    chunks = [body]
+    size = len(body)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunks.append(message["body"])
+        size += len(message["body"])
+        if size > limit:
+            raise too_large(None, limit)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+
+
+def inflate(body: bytes, limit: int) -> bytes:
+    """Undo one layer of gzip; stops at the limit and at a ratio of 100, so a small bomb stays small."""
+    bound = min(limit, max(len(body), 1024) * RATIO_MAX)
+    engine = zlib.decompressobj(wbits=31)
+    try:
+        inflated = engine.decompress(body, bound + 1)
+    except zlib.error as error:
+        raise Problem(Code.INVALID_INPUT, f"the body is not gzip, as Content-Encoding says: {error}") from error
+    if len(inflated) > bound:
+        raise too_large(None, bound)
+    if not engine.eof:
+        raise Problem(Code.INVALID_INPUT, "the gzip body is truncated")
+    if engine.unused_data:
+        raise Problem(Code.INVALID_INPUT, "the gzip body has bytes after its end")
+    return inflated

@@ -1,0 +1,237 @@
+"""JSON values into tensors, exactly: nothing is cut, wrapped, parsed from text or turned from true into 1.
+
+Why: numpy is generous (true in a float list becomes 1.0, "1.5" becomes 1.5, null becomes NaN, 1.5 becomes 1 in an
+int64 array) and orjson turns 2**64 into a float. A model fed with such values answers confidently and wrongly.
+
+How it stays cheap: when the body is `plain` (documents.py) numpy's own conversion is exact for floats, and for
+integers after a look at the type it infers. Everything else is flattened and its element types are checked, which
+costs about 25 ns an element and can name the element that does not fit.
+
+| datatype | JSON accepted |
+|---|---|
+| BOOL | true, false (in V2 also 0 and 1) |
+| INT*, UINT* | integers in range; 3.0 counts as 3 up to 2**53 |
+| FP16, BF16, FP32, FP64 | numbers that round to a finite value of the type |
+| BYTES | strings |
+
+FP16 and BF16 round from the double that JSON gives, once, to nearest even. Triton takes them as binary only.
+Shapes: row-major; `[]` where the model takes more dimensions is zero rows.
+Errors: InvalidInput with the input's name, the place, what was found and what would be accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context
+from itertools import chain
+from typing import Any, NoReturn
+
+import numpy as np
+import orjson
+
+from runtimes import Array, Datatype, InvalidInput, TensorSpec
+
+_EXACT_INTEGER_MAX = 2**53
+_SHOWN_MAX = 40
+_RANK_MAX = 64
+
+# numpy (2.0 and newer) keeps its error state in a context variable. Entering a context that has it costs 0.1 us a
+# call, `with np.errstate` 1.1 us: as much as the conversion itself.
+_OVERFLOW_RAISES = Context()
+_OVERFLOW_RAISES.run(np.seterr, over="raise")
+
+Leaves = list[Any]
+Place = Callable[[int], str]
+
+
+def tensor(value: object, spec: TensorSpec, *, plain: bool, bits: bool = False) -> Array:
+    """The tensor that a JSON value says. `bits`: 0 and 1 are booleans too. The shape is the value's own."""
+    array = _plain_tensor(value, spec) if plain else None
+    if array is None:
+        array = _exact_tensor(value, spec, bits)
+    if not array.size and array.ndim == 1 < len(spec.shape) and spec.shape[0] in (-1, 0):
+        return array.reshape((0, *(max(size, 0) for size in spec.shape[1:])))
+    return array
+
+
+def _plain_tensor(value: object, spec: TensorSpec) -> Array | None:
+    """Numpy's conversion where it is exact, None where it may not be."""
+    dtype = spec.datatype.dtype
+    kind = dtype.kind
+    try:
+        if kind == "f":
+            array: Array = _OVERFLOW_RAISES.run(np.array, value, dtype)
+            return array
+        if kind in "iu" and spec.datatype is not Datatype.BF16:
+            return _plain_integers(np.array(value), dtype)
+    except (ValueError, TypeError, OverflowError, FloatingPointError, RuntimeError):
+        # Ragged, an object among numbers, too deep or out of range: the exact way finds out which. RuntimeError:
+        # another thread is inside the context; the exact way needs none.
+        return None
+    return None
+
+
+def _plain_integers(array: Array, dtype: np.dtype[Any]) -> Array | None:
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind not in "iu" or not array.size:
+        return None
+    limits = np.iinfo(dtype)
+    if int(array.min()) < limits.min or int(array.max()) > limits.max:
+        return None
+    return array.astype(dtype)
+
+
+def _exact_tensor(value: object, spec: TensorSpec, bits: bool) -> Array:
+    shape, leaves = _flatten(value, spec)
+
+    def place(index: int) -> str:
+        return _place(index, shape)
+
+    datatype = spec.datatype
+    if datatype is Datatype.BYTES:
+        array = _texts(leaves, spec, place)
+    elif datatype is Datatype.BOOL:
+        array = _booleans(leaves, spec, place, bits)
+    elif datatype.is_integer:
+        array = _integers(leaves, spec, place)
+    else:
+        array = _floats(leaves, spec, place)
+    return array.reshape(shape)
+
+
+def _flatten(value: object, spec: TensorSpec) -> tuple[tuple[int, ...], Leaves]:
+    """The shape of nested lists, and their elements in row-major order; ragged lists are refused."""
+    shape: tuple[int, ...] = ()
+    level: Leaves = [value]
+    while level and type(level[0]) is list:
+        size = len(level[0])
+        if len(shape) == _RANK_MAX:
+            raise InvalidInput(
+                f"input {spec.name!r} nests more than {_RANK_MAX} lists; the model takes {spec.describe()}"
+            )
+        for index, item in enumerate(level):
+            if type(item) is not list or len(item) != size:
+                _refuse_ragged(item, size, spec, _place(index, shape))
+        shape = (*shape, size)
+        level = list(chain.from_iterable(level))
+    if list in set(map(type, level)):
+        index = next(index for index, item in enumerate(level) if type(item) is list)
+        raise InvalidInput(
+            f"input {spec.name!r} has a list{_place(index, shape)} where the first element there is "
+            f"{_shown(level[0])}; lists of one depth and length are accepted"
+        )
+    return shape, level
+
+
+def _refuse_ragged(item: object, size: int, spec: TensorSpec, place: str) -> NoReturn:
+    found = f"{len(item)} elements" if type(item) is list else _shown(item)
+    raise InvalidInput(
+        f"input {spec.name!r} is ragged: it has {found}{place} where the first list there has {size} elements; "
+        "lists of one depth and length are accepted"
+    )
+
+
+def _texts(leaves: Leaves, spec: TensorSpec, place: Place) -> Array:
+    _check_types(leaves, {str}, spec, place)
+    array = np.empty(len(leaves), np.object_)
+    array[:] = leaves
+    return array
+
+
+def _booleans(leaves: Leaves, spec: TensorSpec, place: Place, bits: bool) -> Array:
+    _check_types(leaves, {bool, int} if bits else {bool}, spec, place)
+    for index, leaf in enumerate(leaves):
+        if leaf not in (0, 1):
+            _refuse(leaf, spec, place(index))
+    return np.array(leaves, np.bool_)
+
+
+def _integers(leaves: Leaves, spec: TensorSpec, place: Place) -> Array:
+    types = _check_types(leaves, {int, float}, spec, place)
+    limits = np.iinfo(spec.datatype.dtype)
+    if float in types:
+        leaves = [_whole(leaf, index, spec, place) for index, leaf in enumerate(leaves)]
+    if leaves and (min(leaves) < limits.min or max(leaves) > limits.max):
+        index = next(i for i, leaf in enumerate(leaves) if not limits.min <= leaf <= limits.max)
+        _refuse(leaves[index], spec, place(index))
+    return np.array(leaves, spec.datatype.dtype)
+
+
+def _whole(leaf: int | float, index: int, spec: TensorSpec, place: Place) -> int:
+    """3.0 is 3; 1.5 is refused, and so is a float so large that the digits sent may have been others."""
+    if type(leaf) is float and not (leaf.is_integer() and abs(leaf) <= _EXACT_INTEGER_MAX):
+        _refuse(leaf, spec, place(index))
+    return int(leaf)
+
+
+def _floats(leaves: Leaves, spec: TensorSpec, place: Place) -> Array:
+    _check_types(leaves, {int, float}, spec, place)
+    doubles = np.array(leaves, np.float64)
+    if spec.datatype is Datatype.BF16:
+        array = _bfloat16(doubles)
+        finite = (array & 0x7F80) != 0x7F80
+    else:
+        with np.errstate(over="ignore"):
+            array = doubles.astype(spec.datatype.dtype)
+        finite = np.isfinite(array)
+    if not finite.all():
+        index = int(np.argmin(finite))
+        _refuse(leaves[index], spec, place(index))
+    return array
+
+
+def _bfloat16(doubles: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Array:
+    """Bit patterns, rounded once to nearest even. A plain way over float32 would round twice: so that step rounds
+    towards zero and keeps whether anything was lost in its last bit ("round to odd")."""
+    with np.errstate(over="ignore"):
+        singles = doubles.astype(np.float32)
+    bits = singles.view(np.uint32)
+    bits = bits - (np.abs(singles.astype(np.float64)) > np.abs(doubles))
+    bits = bits | (bits.view(np.float32).astype(np.float64) != doubles)
+    rounded: Array = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return rounded
+
+
+def _check_types(leaves: Leaves, accepted: set[type], spec: TensorSpec, place: Place) -> set[type]:
+    types = set(map(type, leaves))
+    if not types <= accepted:
+        index = next(index for index, leaf in enumerate(leaves) if type(leaf) not in accepted)
+        _refuse(leaves[index], spec, place(index))
+    return types
+
+
+def _refuse(leaf: object, spec: TensorSpec, place: str) -> NoReturn:
+    raise InvalidInput(
+        f"input {spec.name!r} has {_shown(leaf)}{place}; {spec.datatype.v2} takes {accepted(spec.datatype)}"
+    )
+
+
+def accepted(datatype: Datatype) -> str:
+    """What a datatype takes, in words."""
+    if datatype is Datatype.BYTES:
+        return "strings"
+    if datatype is Datatype.BOOL:
+        return "true and false"
+    if datatype.is_integer:
+        limits = np.iinfo(datatype.dtype)
+        return f"whole numbers from {limits.min} to {limits.max}"
+    largest = "3.3895314e+38" if datatype is Datatype.BF16 else str(np.finfo(datatype.dtype).max)
+    return f"numbers from -{largest} to {largest}"
+
+
+def _shown(leaf: object) -> str:
+    """The value as JSON, cut where it is long. Objects and lists go by their kind: they may be huge."""
+    if type(leaf) is dict:
+        return "an object"
+    if type(leaf) is list:
+        return "a list"
+    text = orjson.dumps(leaf).decode() if type(leaf) is not str else f'"{leaf[: _SHOWN_MAX + 1]}"'
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
+
+
+def _place(index: int, shape: tuple[int, ...]) -> str:
+    """` at [3][0]` for an element's index in row-major order; nothing for a scalar."""
+    if not shape:
+        return ""
+    return " at " + "".join(f"[{int(i)}]" for i in np.unravel_index(index, shape))

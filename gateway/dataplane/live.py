@@ -1,0 +1,159 @@
+"""What a scorer serves now: the snapshot with its live runtimes, swapped whole.
+
+Ownership: a LiveRuntime is shared by the snapshots that name it and by the requests that hold a lease on it; it is
+drained and closed when the last snapshot lets go and the last lease ends. All of this is touched by the loop only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.dataplane.admit import Gate
+from gateway.dataplane.authenticate import Authenticator
+from gateway.dataplane.route import cycle, mirrors, named, weighted
+from gateway.snapshot import DeploymentSpec, EndpointSpec
+from gateway.telemetry.record import DeploymentRecord, EndpointRecord
+from runtimes.runtime import Runtime
+
+
+class LiveRuntime:
+    """One loaded runtime and who still uses it."""
+
+    __slots__ = ("_leases", "_on_idle", "runtime")
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._leases = 0
+        self._on_idle: Callable[[], None] | None = None
+
+    def lease(self) -> None:
+        self._leases += 1
+
+    def release(self) -> None:
+        self._leases -= 1
+        if self._leases == 0 and self._on_idle is not None:
+            self._drain()
+
+    def retire(self, on_closed: Callable[[], None]) -> None:
+        """No snapshot names it any more: finish what runs, then close. `on_closed` is called once."""
+
+        def drained() -> None:
+            self.runtime.close()
+            on_closed()
+
+        self._on_idle = drained
+        if self._leases == 0:
+            self._drain()
+
+    def _drain(self) -> None:
+        on_idle, self._on_idle = self._on_idle, None
+        if on_idle is not None:
+            self.runtime.drain(on_idle)
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveDeployment:
+    """A deployment that can score. `header` is its name as the response header bytes."""
+
+    name: str
+    endpoint_name: str
+    spec: DeploymentSpec
+    live: LiveRuntime
+    gate: Gate
+    record: DeploymentRecord
+    header: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.header = self.name.encode()
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveEndpoint:
+    """An endpoint with its deployments; `turns` counts what the weights decided.
+
+    `failed` names deployments that are wanted but could not be loaded, with the reason.
+    """
+
+    spec: EndpointSpec
+    authenticator: Authenticator
+    deployments: dict[str, LiveDeployment]
+    failed: dict[str, str]
+    record: EndpointRecord
+    turns: itertools.count[int] = field(default_factory=itertools.count)
+    choices: tuple[str, ...] = ()
+    mirror_name: str = ""
+    mirror_percent: int = 0
+
+    def __post_init__(self) -> None:
+        self.choices = cycle(self.spec.traffic)
+        for name, percent in self.spec.mirror.items():
+            self.mirror_name, self.mirror_percent = name, percent
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def heaviest(self) -> LiveDeployment:
+        """The deployment with most traffic, for documents about the endpoint; takes no turn. Errors: Problem."""
+        weights = self.spec.traffic
+        best = max(self.deployments, key=lambda name: weights.get(name, 0), default="")
+        choices = (best,) if best else ()
+        return weighted(self.deployments, self.failed, choices, 0, self.name)
+
+    def choose(self, wanted: str) -> tuple[LiveDeployment, LiveDeployment | None]:
+        """The deployment that answers and the one that gets a copy. Errors: Problem."""
+        if wanted:
+            return named(self.deployments, self.failed, wanted, self.name), None
+        turn = next(self.turns)
+        chosen = weighted(self.deployments, self.failed, self.choices, turn, self.name)
+        if self.mirror_percent and mirrors(self.mirror_percent, turn):
+            return chosen, self.deployments.get(self.mirror_name)
+        return chosen, None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a scoring path leads: which endpoint, which deployment it names ("" for none), which protocol."""
+
+    endpoint: LiveEndpoint
+    deployment: str
+    is_v2: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSnapshot:
+    """All that is served, with one dictionary from scoring path to target."""
+
+    revision: int
+    endpoints: dict[str, LiveEndpoint]
+    targets: dict[str, Target]
+
+
+EMPTY = LiveSnapshot(revision=0, endpoints={}, targets={})
+
+
+def scoring_paths(endpoint: LiveEndpoint) -> dict[str, Target]:
+    """Every path that scores on this endpoint, lower-cased: Azure's, and V2's with and without a version."""
+    name = endpoint.name.lower()
+    paths = {
+        f"/endpoints/{name}/score": Target(endpoint=endpoint, deployment="", is_v2=False),
+        f"/v2/models/{name}/infer": Target(endpoint=endpoint, deployment="", is_v2=True),
+    }
+    for deployment in [*endpoint.deployments, *endpoint.failed]:
+        path = f"/v2/models/{name}/versions/{deployment}/infer"
+        paths[path] = Target(endpoint=endpoint, deployment=deployment, is_v2=True)
+    return paths
+
+
+class SnapshotCell:
+    """The one place that says what is served now; `publish` swaps it whole."""
+
+    __slots__ = ("current",)
+
+    def __init__(self) -> None:
+        self.current = EMPTY
+
+    def publish(self, snapshot: LiveSnapshot) -> None:
+        self.current = snapshot

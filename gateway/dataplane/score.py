@@ -1,0 +1,297 @@
+"""A scoring request, from its head to its reply, as callbacks on plain data.
+
+Why callbacks: a door with tasks (ASGI) and one without (a protocol class) call the same three functions: `open` when
+the head is there, `submit` when the body is, `cancel` when the caller hangs up.
+Promise: after `open` returned, exactly one of these ends the call: its reply, `fail`, `cancel`. Each gives the lease
+and the seat back, once.
+Units: *_ns monotonic nanoseconds; `now_s` for tokens is wall-clock seconds.
+Errors: Problem, cheapest first: 401, 403, 404, 413, 415, 503, 429 before the body; 400, 408, 424, 429 after.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.dataplane.body import check_declared, check_encoding, inflate
+from gateway.dataplane.codecs import Decoded, decode_score, decode_v2
+from gateway.dataplane.live import LiveDeployment, Target
+from gateway.dataplane.mirror import Mirror
+from gateway.errors import Code, Problem, problem_of
+from gateway.identity import RequestIds, clean_client_id
+from gateway.problem import JSON, azure_body, internal, v2_body
+from runtimes import RuntimeFault, Scheduler, WorkItem, now_ns
+
+log = logging.getLogger(__name__)
+
+GZIP_BYTES_MIN = 1024
+
+Headers = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What goes back: status, headers with lower-case names, body."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Call:
+    """One scoring request under way. Made by `Scoring.open`; mutable, for one owner at a time."""
+
+    __slots__ = (
+        "accepts_gzip",
+        "arrived_ns",
+        "body",
+        "client_id",
+        "deadline_ns",
+        "decoded",
+        "deployment",
+        "done",
+        "header_length",
+        "inflates",
+        "is_v2",
+        "item",
+        "leased",
+        "mirror",
+        "reply",
+        "request_id",
+        "seated",
+        "submitted_ns",
+        "target",
+    )
+
+    def __init__(self, target: Target, deployment: LiveDeployment, arrived_ns: int) -> None:
+        self.target = target
+        self.deployment = deployment
+        self.arrived_ns = arrived_ns
+        self.deadline_ns = arrived_ns + deployment.spec.request_timeout_ns
+        self.is_v2 = target.is_v2
+        self.mirror: LiveDeployment | None = None
+        self.header_length: int | None = None
+        self.inflates = False
+        self.accepts_gzip = False
+        self.request_id = ""
+        self.client_id = b""
+        self.body = b""
+        self.decoded: Decoded | None = None
+        self.item: WorkItem | None = None
+        self.reply: Callable[[Reply], None] | None = None
+        self.submitted_ns = 0
+        self.leased = False
+        self.seated = False
+        self.done = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringOptions:
+    """How every request of this process is treated."""
+
+    gzip: bool = False
+    timeout_status: int = 408
+    mirror_in_flight_max: int = 64
+
+
+class Scoring:
+    """The scoring path of one scorer."""
+
+    def __init__(self, options: ScoringOptions, scheduler: Scheduler) -> None:
+        self._ids = RequestIds()
+        self._options = options
+        self._mirror = Mirror(self, options.mirror_in_flight_max, scheduler)
+
+    def open(self, target: Target, headers: Headers, arrived_ns: int) -> Call:
+        """Decide who and where, from the head alone; holds a lease when it returns. Errors: Problem."""
+        endpoint = target.endpoint
+        endpoint.authenticator.authenticate(headers.get(b"authorization"), time.time())
+        wanted = target.deployment or headers.get(b"azureml-model-deployment", b"").decode("latin-1")
+        deployment, mirror = endpoint.choose(wanted)
+        call = Call(target, deployment, arrived_ns)
+        call.mirror = mirror
+        self._read_head(call, headers)
+        deployment.gate.check_room()
+        deployment.live.lease()
+        call.leased = True
+        return call
+
+    def submit(self, call: Call, body: bytes, reply: Callable[[Reply], None]) -> None:
+        """Decode and hand over; `reply` is called once, later, unless this raises or the call is cancelled."""
+        spec = call.deployment.spec
+        call.deployment.record.request_bytes += len(body)
+        if call.inflates:
+            body = inflate(body, spec.body_bytes_max)
+        if call.mirror is not None:
+            call.body = body
+        call.reply = reply
+        self.hand_over(call, body, lambda item: self._finish(call, item), spec.queue_wait_ns)
+
+    def hand_over(self, call: Call, body: bytes, on_item: Callable[[WorkItem], None], queue_wait_ns: int) -> None:
+        """Decode the body and give it to the runtime. Errors: Problem; the call is then still open."""
+        deployment = call.deployment
+        runtime = deployment.live.runtime
+        signature = runtime.signature
+        call.submitted_ns = now_ns()
+        decode = decode_v2 if call.is_v2 else decode_score
+        try:
+            decoded = decode(body, call.header_length, signature, call.target.endpoint.name, deployment.name)
+            deployment.gate.enter()
+            call.seated = True
+            deployment.record.in_flight += 1
+            if decoded.timeout_ns:
+                call.deadline_ns = min(call.deadline_ns, call.arrived_ns + decoded.timeout_ns)
+            call.decoded = decoded
+            call.item = item = WorkItem(
+                inputs=decoded.inputs,
+                rows=decoded.rows,
+                key=signature.key(decoded.inputs, decoded.outputs) if signature.batched else None,
+                outputs=decoded.outputs,
+                deadline_ns=call.deadline_ns,
+                start_by_ns=call.submitted_ns + queue_wait_ns if queue_wait_ns else 0,
+                reply=on_item,
+            )
+            runtime.submit(item)
+        except RuntimeFault as fault:
+            raise problem_of(fault) from fault
+
+    def cancel(self, call: Call) -> None:
+        """The caller hung up: its work is not run, unless it runs already; no reply follows."""
+        if call.done:
+            return
+        call.done = True
+        if call.item is not None:
+            call.deployment.live.runtime.cancel(call.item)
+        call.deployment.record.hung_up()
+        self.close(call)
+
+    def fail(self, call: Call, problem: Problem) -> Reply:
+        """End the call with a refusal; mirrors nothing."""
+        call.done = True
+        reply = self.refuse(call.target, problem, call)
+        self.close(call)
+        return reply
+
+    def refuse(self, target: Target | None, problem: Problem, call: Call | None = None, is_v2: bool = False) -> Reply:
+        """A refusal as bytes, counted where it belongs."""
+        request_id = call.request_id if call is not None and call.request_id else self._ids.next()
+        speaks_v2 = target.is_v2 if target is not None else is_v2
+        body = (v2_body if speaks_v2 else azure_body)(problem, request_id)
+        status = problem.code.status
+        if problem.code is Code.DEADLINE_EXCEEDED:
+            status = self._options.timeout_status
+        if target is not None:
+            record = target.endpoint.record
+            if problem.code not in (Code.MODEL_FAILED, Code.INTERNAL):
+                record.rejected(problem.reason)
+            if call is not None:
+                call.deployment.record.answered(status, now_ns() - call.arrived_ns)
+            else:
+                record.refused(status)
+        length = (b"content-length", str(len(body)).encode())
+        headers = [JSON, length, *self._names(request_id, call), *problem.headers]
+        return Reply(status=status, headers=headers, body=body)
+
+    def _read_head(self, call: Call, headers: Headers) -> None:
+        spec = call.deployment.spec
+        check_declared(headers.get(b"content-length"), spec.body_bytes_max)
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None:
+            call.inflates = check_encoding(encoding, self._options.gzip)
+        if self._options.gzip:
+            call.accepts_gzip = b"gzip" in headers.get(b"accept-encoding", b"")
+        length = headers.get(b"inference-header-content-length")
+        if length is not None:
+            call.header_length = _whole_number(length, "Inference-Header-Content-Length")
+        timeout = headers.get(b"x-request-timeout-ms")
+        if timeout is not None:
+            wanted_ns = _whole_number(timeout, "x-request-timeout-ms") * 1_000_000
+            call.deadline_ns = min(call.deadline_ns, call.arrived_ns + wanted_ns)
+        client_id = headers.get(b"x-ms-client-request-id")
+        if client_id is not None:
+            call.client_id = clean_client_id(client_id)
+        call.request_id = self._ids.next()
+
+    def _finish(self, call: Call, item: WorkItem) -> None:
+        """The runtime's reply: encode, count, answer, and copy to the mirror."""
+        if call.done:
+            return
+        try:
+            reply = self._answer(call, item)
+        except Problem as problem:
+            reply = self.fail(call, problem)
+        except Exception:
+            log.exception("request %s failed", call.request_id)
+            reply = self.fail(call, internal())
+        assert call.reply is not None
+        call.reply(reply)
+        if call.mirror is not None:
+            self._mirror.copy(call)
+
+    def _answer(self, call: Call, item: WorkItem) -> Reply:
+        if item.fault is not None:
+            raise problem_of(item.fault)
+        assert item.results is not None
+        assert call.decoded is not None
+        began_ns = now_ns()
+        encoded = call.decoded.encode(item.results)
+        body = encoded.body
+        headers = [(b"content-type", encoded.content_type), *encoded.headers]
+        if call.accepts_gzip and len(body) >= GZIP_BYTES_MIN:
+            body = _deflate(body)
+            headers.append((b"content-encoding", b"gzip"))
+        headers.append((b"content-length", str(len(body)).encode()))
+        headers += self._names(call.request_id, call)
+        ended_ns = now_ns()
+        record = call.deployment.record
+        record.response_bytes += len(body)
+        record.answered(
+            200,
+            ended_ns - call.arrived_ns,
+            item.enqueued_ns - call.submitted_ns,
+            item.started_ns - item.enqueued_ns,
+            item.finished_ns - item.started_ns,
+            ended_ns - began_ns,
+        )
+        call.done = True
+        self.close(call)
+        return Reply(status=200, headers=headers, body=body)
+
+    def _names(self, request_id: str, call: Call | None) -> list[tuple[bytes, bytes]]:
+        """The headers that say which request this was and who answered it."""
+        identity = request_id.encode()
+        if call is None:
+            return [(b"x-request-id", identity), (b"x-ms-request-id", identity)]
+        headers = [
+            (b"x-request-id", identity),
+            (b"x-ms-request-id", call.client_id or identity),
+            (b"azureml-model-deployment", call.deployment.header),
+        ]
+        if call.client_id:
+            headers.append((b"x-ms-client-request-id", call.client_id))
+        return headers
+
+    def close(self, call: Call) -> None:
+        """Give back what the call holds; more than once does no harm."""
+        if call.seated:
+            call.seated = False
+            call.deployment.record.in_flight -= 1
+            call.deployment.gate.leave()
+        if call.leased:
+            call.leased = False
+            call.deployment.live.release()
+
+
+def _whole_number(value: bytes, name: str) -> int:
+    if not value.isdigit() or len(value) > 15:
+        shown = value[:40].decode("latin-1")
+        raise Problem(Code.INVALID_INPUT, f"header {name} is {shown!r}; it takes a whole number")
+    return int(value)
+
+
+def _deflate(body: bytes) -> bytes:
+    engine = zlib.compressobj(level=1, wbits=31)
+    return engine.compress(body) + engine.flush()

@@ -1,0 +1,299 @@
+"""The scorer processes: started, watched, replaced.
+
+Promise: a scorer that dies is replaced, with a growing pause when it dies again; the replacement loads what is
+served now, with what was learned, and takes over the same listening socket, so that waiting connections wait on.
+Counters of a dead scorer are kept as they were last collected; its seats are cleared.
+Units: *_s seconds.
+Errors: ScorerDied when a scorer is lost during a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Callable, Collection, Mapping
+
+from gateway.channel import (
+    Abort,
+    Channel,
+    ChannelClosed,
+    Collect,
+    Collected,
+    Commit,
+    Drain,
+    Message,
+    Prepare,
+    Prepared,
+    ReloadTls,
+    RemoteFailed,
+    ScorerSettings,
+    Start,
+)
+from gateway.seats import SeatTable
+from gateway.snapshot import LearnedByName, SnapshotSpec
+from gateway.telemetry.totals import ScorerTotals, add, fold, restrict
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 30.0
+COLLECT_TIMEOUT_S = 1.0
+COLLECT_EVERY_S = 1.0
+HUNG_AFTER_S = 30.0
+PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
+STEADY_AFTER_S = 30.0
+
+
+class ScorerDied(Exception):
+    """A scorer process ended while it was needed."""
+
+
+class ScorerProcess:
+    """One scorer, over the lives of the processes that play it."""
+
+    def __init__(self, index: int, listening: socket.socket, fleet: Fleet) -> None:
+        self.index = index
+        self.is_serving = False
+        self.answered_s = 0.0
+        self._listening = listening
+        self._fleet = fleet
+        self._process: asyncio.subprocess.Process | None = None
+        self._channel: Channel | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
+
+    async def start(self) -> None:
+        """Start the process and tell it who it is."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            fds = (theirs.fileno(), self._listening.fileno(), self._fleet.seats_fd)
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "gateway.scorer"),
+                *("--channel-fd", str(fds[0]), "--listen-fd", str(fds[1]), "--seats-fd", str(fds[2])),
+                pass_fds=fds,
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        ours.setblocking(False)
+        self._channel = await Channel.over(ours, self._fleet.handle)
+        self._reading = asyncio.create_task(self._channel.serve())
+        await self.call(Start(index=self.index, settings=self._fleet.settings), START_TIMEOUT_S)
+        self.answered_s = asyncio.get_running_loop().time()
+
+    async def call(self, message: Message, timeout_s: float | None = None) -> Message:
+        if self._channel is None:
+            raise ScorerDied(f"scorer {self.index} is not running")
+        try:
+            return await self._channel.call(message, timeout_s)
+        except ChannelClosed as error:
+            raise ScorerDied(f"scorer {self.index} died while it was asked to {_verb(message)}") from error
+
+    async def prepare(self, spec: SnapshotSpec, learned: LearnedByName) -> Prepared:
+        answer = await self.call(Prepare(spec=spec, learned=learned))
+        assert isinstance(answer, Prepared)
+        return answer
+
+    async def commit(self, revision: int) -> None:
+        try:
+            await self.call(Commit(revision=revision))
+            self.is_serving = True
+        except ScorerDied as error:
+            # Its replacement loads what is committed: the change stands.
+            log.warning("%s; its replacement will serve revision %d", error, revision)
+        except RemoteFailed:
+            log.exception("scorer %d could not publish revision %d and is replaced", self.index, revision)
+            self.kill()
+
+    async def abort(self, revision: int) -> None:
+        await self.call(Abort(revision=revision))
+
+    async def collect(self) -> ScorerTotals | None:
+        """Its counters now; None when it does not answer in time."""
+        try:
+            answer = await self.call(Collect(), COLLECT_TIMEOUT_S)
+        except (ScorerDied, TimeoutError):
+            return None
+        assert isinstance(answer, Collected)
+        self.answered_s = asyncio.get_running_loop().time()
+        return answer.totals
+
+    async def wait(self) -> int:
+        assert self._process is not None
+        status = await self._process.wait()
+        self.is_serving = False
+        await self._reading
+        return status
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+
+
+class Ledger:
+    """The account of all scorers: the last report of each that lives, and the sum of the dead.
+
+    A scorer that did not answer counts with its last report, so no counter goes back between two scrapes.
+    """
+
+    def __init__(self) -> None:
+        self._live: dict[int, ScorerTotals] = {}
+        self._dead = ScorerTotals()
+
+    def collected(self, scorer: int, totals: ScorerTotals) -> None:
+        self._live[scorer] = totals
+
+    def died(self, scorer: int) -> None:
+        """Call once a scorer is gone, before its successor reports under the same number."""
+        last = self._live.pop(scorer, None)
+        if last is not None:
+            self._dead = add(self._dead, fold(last))
+
+    def keep(self, served: Mapping[str, Collection[str]]) -> None:
+        """Forget every endpoint and deployment but these."""
+        self._dead = restrict(self._dead, served)
+        self._live = {scorer: restrict(totals, served) for scorer, totals in self._live.items()}
+
+    def total(self) -> ScorerTotals:
+        total = self._dead
+        for totals in self._live.values():
+            total = add(total, totals)
+        return total
+
+
+class Fleet:
+    """All scorers of one gateway. `current` is what a replacement loads; the supervisor sets it at each commit."""
+
+    def __init__(
+        self,
+        settings: ScorerSettings,
+        sockets: list[socket.socket],
+        seats: SeatTable,
+        seats_fd: int,
+        on_restart: Callable[[str], None],
+    ) -> None:
+        self.settings = settings
+        self.seats_fd = seats_fd
+        self.scorers = [ScorerProcess(index, sock, self) for index, sock in enumerate(sockets)]
+        self.current: tuple[SnapshotSpec, LearnedByName] | None = None
+        self._seats = seats
+        self._sockets = sockets
+        self._on_restart = on_restart
+        # Held by whoever changes what is served: a change, or the replacement of a dead scorer.
+        self.changing = asyncio.Lock()
+        self.ledger = Ledger()
+        self._is_stopping = False
+        self._watching: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await asyncio.gather(*(scorer.start() for scorer in self.scorers))
+        self._watching = [asyncio.create_task(self._watch(scorer)) for scorer in self.scorers]
+        self._watching.append(asyncio.create_task(self._keep_collecting()))
+
+    @property
+    def serving(self) -> int:
+        return sum(scorer.is_serving for scorer in self.scorers)
+
+    async def collect(self) -> ScorerTotals:
+        """The sum over all scorers, living and dead."""
+        await asyncio.gather(*(self._collect(scorer) for scorer in self.scorers))
+        return self.ledger.total()
+
+    async def _collect(self, scorer: ScorerProcess) -> None:
+        totals = await scorer.collect()
+        if totals is not None:
+            self.ledger.collected(scorer.index, totals)
+
+    async def handle(self, message: Message) -> Message:
+        """What a scorer asks of the supervisor: the counters of all."""
+        return Collected(totals=await self.collect())
+
+    async def reload_tls(self) -> None:
+        """Errors: RemoteFailed with the reason; the old certificate is served on."""
+        for scorer in self.scorers:
+            if scorer.is_serving:
+                await scorer.call(ReloadTls(), START_TIMEOUT_S)
+
+    async def drain(self, grace_s: float, timeout_s: float) -> None:
+        """Stop accepting after the grace, finish what runs, and end every process."""
+        self._is_stopping = True
+        drains = [self._drain(scorer, Drain(grace_s=grace_s, timeout_s=timeout_s)) for scorer in self.scorers]
+        closing = asyncio.get_running_loop().call_later(grace_s, self._close_sockets)
+        await asyncio.gather(*drains)
+        closing.cancel()
+        self._close_sockets()
+
+    async def stop(self) -> None:
+        """End every process now."""
+        self._is_stopping = True
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        for scorer in self.scorers:
+            scorer.close()
+            scorer.kill()
+        self._close_sockets()
+
+    async def _drain(self, scorer: ScorerProcess, message: Drain) -> None:
+        # A scorer that died, or that outstays its time, cannot be drained any further.
+        with contextlib.suppress(ScorerDied, RemoteFailed, TimeoutError):
+            await scorer.call(message, message.grace_s + message.timeout_s + 2)
+        await self._collect(scorer)
+        scorer.is_serving = False
+        scorer.close()
+
+    def _close_sockets(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+
+    async def _keep_collecting(self) -> None:
+        """Keeps the last totals of each scorer fresh, and ends one that has not answered for long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(COLLECT_EVERY_S)
+            await asyncio.gather(*(self._collect(scorer) for scorer in self.scorers if scorer.is_serving))
+            for scorer in self.scorers:
+                if scorer.is_serving and loop.time() - scorer.answered_s > HUNG_AFTER_S:
+                    log.error("scorer %d has not answered for %g s and is killed", scorer.index, HUNG_AFTER_S)
+                    scorer.kill()
+
+    async def _watch(self, scorer: ScorerProcess) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = PAUSE_MIN_S
+        while True:
+            began_s = loop.time()
+            status = await scorer.wait()
+            if self._is_stopping:
+                return
+            reason = f"signal {-status}" if status < 0 else f"exit status {status}"
+            log.error("scorer %d (pid %d) ended with %s and is replaced", scorer.index, scorer.pid, reason)
+            self._seats.clear_column(scorer.index)
+            self.ledger.died(scorer.index)
+            self._on_restart("signal" if status < 0 else "exit")
+            pause_s = PAUSE_MIN_S if loop.time() - began_s > STEADY_AFTER_S else min(pause_s * 2, PAUSE_MAX_S)
+            await asyncio.sleep(pause_s)
+            await self._replace(scorer)
+
+    async def _replace(self, scorer: ScorerProcess) -> None:
+        try:
+            async with self.changing:
+                await scorer.start()
+                if self.current is not None:
+                    spec, learned = self.current
+                    await scorer.prepare(spec, learned)
+                    await scorer.commit(spec.revision)
+        except (ScorerDied, RemoteFailed, TimeoutError, OSError) as error:
+            # It is watched again at once: a process that is still there is ended, and the next pause is longer.
+            log.error("the replacement of scorer %d failed: %s", scorer.index, error)
+            scorer.kill()
+
+
+def _verb(message: Message) -> str:
+    return {Prepare: "load the models", Commit: "publish", Collect: "report"}.get(type(message), "work")

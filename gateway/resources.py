@@ -1,0 +1,115 @@
+"""The nouns as a person wrote them: what shall be served, frozen and checked.
+
+These come from a folder of YAML (controlplane/folder.py) and are turned into a SnapshotSpec by controlplane/plan.py.
+Units go last in a name: *_ms milliseconds, *_s seconds, *_bytes bytes. Paths are absolute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Literal
+
+from runtimes import BatchingSpec
+
+# Azure's two kinds of online endpoint and deployment; they differ in bounds only.
+Kind = Literal["managed", "kubernetes"]
+
+
+class AuthMode(Enum):
+    KEY = "key"
+    AML_TOKEN = "aml_token"  # noqa: S105 - the mode's name
+    AAD_TOKEN = "aad_token"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSource:
+    """Where a key comes from: exactly one of a file (its text, stripped) and an environment variable."""
+
+    file: Path | None = None
+    env: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySources:
+    """Keys that the operator brings; a missing one is made by the gateway and kept in the state folder."""
+
+    primary: SecretSource | None = None
+    secondary: SecretSource | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oidc:
+    """Which tokens an `aad_token` endpoint accepts.
+
+    `jwks_uri` empty: it is read from `{issuer}/.well-known/openid-configuration`. `required_roles`: a token needs
+    one of them in its `roles` or `scp` claim, else 403; empty asks for none.
+    """
+
+    issuer: str
+    audience: str
+    jwks_uri: str = ""
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    required_roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A name with an auth mode. Keys of `traffic` and `mirror_traffic` are lower-cased deployment names, percent."""
+
+    name: str
+    auth_mode: AuthMode = AuthMode.KEY
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+    traffic: dict[str, int] = field(default_factory=dict)
+    mirror_traffic: dict[str, int] = field(default_factory=dict)
+    keys: KeySources = KeySources()
+    oidc: Oidc | None = None
+    token_lifetime_s: int = 3600
+    kind: Kind = "managed"
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One way of serving one model. `max_pending` None: bounded by the queue limit and deadlines alone."""
+
+    name: str
+    endpoint_name: str
+    model_path: Path
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+    instance_type: str = ""
+    instance_count: int = 1
+    request_timeout_ms: int = 5000
+    max_concurrent_requests_per_instance: int | None = None
+    max_queue_wait_ms: int | None = None
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    allow_cpu_fallback: bool = False
+    device_ids: tuple[int, ...] = ()
+    gpu_memory_bytes: int = 0
+    threads: int = 0
+    dispatch: Literal["auto", "inline", "thread"] = "auto"
+    batching: BatchingSpec = field(default_factory=BatchingSpec)
+    max_body_bytes: int | None = None
+    kind: Kind = "managed"
+    source: str = ""
+
+    @property
+    def max_pending(self) -> int | None:
+        """Contract section 1: twice the concurrent requests of all instances, where the YAML sets them."""
+        if self.max_concurrent_requests_per_instance is None:
+            return None
+        return 2 * self.max_concurrent_requests_per_instance * self.instance_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """All that shall be served, by lower-cased name. `notes` say what was accepted but has no effect here."""
+
+    endpoints: dict[str, Endpoint]
+    deployments: dict[tuple[str, str], Deployment]
+    notes: tuple[str, ...] = ()

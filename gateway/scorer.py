@@ -1,0 +1,161 @@
+"""One scoring process: its listener, its snapshot, its runtimes. Started by the supervisor, never by hand.
+
+The process inherits three descriptors: the channel, its listening socket (which outlives it, so that connections
+wait for its replacement instead of being reset), and the shared table of seats.
+It ends when it has drained, or when the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from gateway.channel import (
+    Abort,
+    Channel,
+    Collect,
+    Collected,
+    Commit,
+    Done,
+    Drain,
+    Gather,
+    Message,
+    Prepare,
+    ReloadTls,
+    ScorerSettings,
+    Start,
+)
+from gateway.dataplane.app import ScoringApp
+from gateway.dataplane.documents import documents
+from gateway.dataplane.live import SnapshotCell
+from gateway.dataplane.prepare import Preparer
+from gateway.dataplane.score import Scoring, ScoringOptions
+from gateway.listener import HttpServer
+from gateway.seats import SeatTable
+from gateway.telemetry.logs import configure
+from gateway.telemetry.record import ScorerRecord
+from gateway.tls import ServerContext, make_context, reload
+from runtimes import LoopScheduler
+
+log = logging.getLogger(__name__)
+
+# How long a thread may hold Python's lock while the event loop waits for it. The default of 5 ms would add that
+# much to a request whenever an instance thread is between two runs.
+SWITCH_INTERVAL_S = 1e-4
+
+
+class Scorer:
+    """Answers the supervisor's messages."""
+
+    def __init__(self, listening: socket.socket, seats_fd: int) -> None:
+        self._listening = listening
+        self._seats_fd = seats_fd
+        self._is_listening = False
+        self._settings: ScorerSettings | None = None
+        self._context: ServerContext | None = None
+
+    async def run(self, channel_socket: socket.socket) -> None:
+        """Serve until the supervisor closes the channel: after a drain, or because it is gone."""
+        self._channel = await Channel.over(channel_socket, self._handle)
+        await self._channel.serve()
+        if self._settings is not None:
+            await self._server.close()
+            self._preparer.close()
+
+    async def _handle(self, message: Message) -> Message:
+        match message:
+            case Start():
+                await self._start(message)
+            case Prepare():
+                return await self._preparer.prepare(message.spec, message.learned)
+            case Commit():
+                self._preparer.commit(message.revision)
+                if not self._is_listening:
+                    self._is_listening = True
+                    await self._server.start(self._listening)
+            case Abort():
+                self._preparer.abort(message.revision)
+            case Collect():
+                return Collected(totals=self._record.snapshot())
+            case ReloadTls():
+                if self._context is not None and self._settings is not None:
+                    reload(self._context, Path(self._settings.tls_cert), Path(self._settings.tls_key))
+            case Drain():
+                await self._drain(message)
+            case _:
+                raise ValueError(f"a scorer does not answer {type(message).__name__}")
+        return Done()
+
+    async def _start(self, start: Start) -> None:
+        settings = start.settings
+        self._settings = settings
+        configure(settings.log_level, settings.log_format)
+        loop = asyncio.get_running_loop()
+        scheduler = LoopScheduler(loop)
+        self._record = ScorerRecord()
+        cell = SnapshotCell()
+        self._preparer = Preparer(
+            cell=cell,
+            record=self._record,
+            seats=SeatTable(self._seats_fd, settings.scorers),
+            index=start.index,
+            scorers=settings.scorers,
+            scheduler=scheduler,
+        )
+        if settings.tls_cert:
+            self._context = make_context(Path(settings.tls_cert), Path(settings.tls_key), settings.tls_profile)
+        options = ScoringOptions(
+            gzip=settings.gzip,
+            timeout_status=settings.timeout_status,
+            mirror_in_flight_max=settings.mirror_in_flight_max,
+        )
+        scoring = Scoring(options, scheduler)
+        pages = documents(cell, scoring, self._gather, settings.version)
+        app = ScoringApp(cell, scoring, pages, settings.domain)
+        self._server = HttpServer(app, settings.http, self._context)
+
+    async def _gather(self) -> Collected:
+        """All scorers' counters, summed by the supervisor."""
+        answer = await self._channel.call(Gather(), timeout_s=5)
+        assert isinstance(answer, Collected)
+        return answer
+
+    async def _drain(self, drain: Drain) -> None:
+        self._server.edge.draining = True
+        await asyncio.sleep(drain.grace_s)
+        finished = await self._server.drain(drain.timeout_s)
+        if not finished:
+            log.warning("requests were cut off: they were still running %g s after the drain", drain.timeout_s)
+
+
+async def _main(args: argparse.Namespace) -> None:
+    listening = socket.socket(fileno=args.listen_fd)
+    listening.setblocking(False)
+    channel = socket.socket(fileno=args.channel_fd)
+    channel.setblocking(False)
+    await Scorer(listening, args.seats_fd).run(channel)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="gateway.scorer")
+    parser.add_argument("--channel-fd", type=int, required=True)
+    parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--seats-fd", type=int, required=True)
+    args = parser.parse_args()
+    # A Ctrl-C in the terminal reaches the whole group; only the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    uvloop.run(_main(args))
+
+
+if __name__ == "__main__":
+    main()

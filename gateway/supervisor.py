@@ -1,0 +1,504 @@
+"""The supervisor: reads what shall be served, starts the scorers that serve it, and answers the operator.
+
+Wiring of the control side only: controlplane/folder reads the folder, controlplane/plan turns it into a snapshot,
+controlplane/reconcile carries that out on the scorers of `fleet`. Nothing here can stall a score.
+Promise: stdout gets exactly one line, when scoring works; everything else goes to stderr. A change that cannot be
+carried out leaves the old serving and says why. Exit status 0 after a drain, 1 when the gateway could not start.
+Units: *_s seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import ssl
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gateway.channel import RemoteFailed, ScorerSettings
+from gateway.controlplane.certificates import CertificateError, CertPaths, ensure_certificates
+from gateway.controlplane.folder import FolderError, FolderOptions, read_folder
+from gateway.controlplane.management import Answer, management_app, serve_control
+from gateway.controlplane.plan import Defaults, Secrets, bounded, plan
+from gateway.controlplane.reconcile import Applied, ChangeRefused, change
+from gateway.controlplane.state import State, StateError, open_state
+from gateway.credentials import digest
+from gateway.fleet import Fleet, ScorerDied
+from gateway.listener import HttpLimits, HttpServer, PortInUse, bind
+from gateway.resources import AuthMode, Desired, Endpoint
+from gateway.seats import ROWS_MAX, SeatTable
+from gateway.settings import Listen, Settings
+from gateway.snapshot import SnapshotSpec
+from gateway.telemetry.app import telemetry_app
+from gateway.telemetry.logs import configure
+from gateway.telemetry.metrics import DeploymentFacts, SupervisorFacts, page
+from gateway.tls import TlsError, expiry, make_context, reload
+from runtimes import available_cores
+
+log = logging.getLogger(__name__)
+
+EMPTY = Desired(endpoints={}, deployments={})
+NOTHING_APPLIED = Applied(learned={}, loaded={}, failures={})
+
+CANNOT_START = (StateError, FolderError, CertificateError, TlsError, PortInUse, ChangeRefused, ScorerDied)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop. Returns the exit status."""
+    configure(settings.log_level, settings.log_format)
+    status: int = uvloop.run(_serve(settings))
+    return status
+
+
+async def _serve(settings: Settings) -> int:
+    try:
+        supervisor = Supervisor(settings)
+    except CANNOT_START as error:
+        return _cannot_start(error)
+    try:
+        await supervisor.start()
+        await supervisor.until_stopped()
+    except CANNOT_START as error:
+        return _cannot_start(error)
+    finally:
+        await supervisor.close()
+    return 0
+
+
+def _cannot_start(error: Exception) -> int:
+    for problem in getattr(error, "problems", None) or getattr(error, "reasons", None) or (str(error),):
+        log.error("cannot start: %s", problem)
+    return 1
+
+
+class Supervisor:
+    """One gateway. Made, started, waited for and closed once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._state: State = open_state(settings.state)
+        self._certificates = self._own_certificates()
+        self._desired = EMPTY
+        self._applied = NOTHING_APPLIED
+        self._revision = 0
+        self._seat_rows: dict[str, int] = {}
+        self._started_unix_s = time.time()
+        self._is_ready = False
+        self._is_draining = False
+        self._restarts = {"signal": 0, "exit": 0}
+        self._reloads = {"applied": 0, "refused": 0}
+        self._is_last_reload_applied = True
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._servers: list[HttpServer] = []
+        self._contexts: list[Any] = []
+        self._fleet: Fleet | None = None
+        self._control: asyncio.Server | None = None
+
+    # Start.
+
+    async def start(self) -> None:
+        """Everything up to the ready line. Errors: any of CANNOT_START."""
+        desired = self._read()
+        settings = self._settings
+        scorers = settings.scorers or available_cores()
+        sockets = bind(settings.scoring.host, settings.scoring.port, shared=scorers)
+        scoring = _at(settings.scoring, sockets[0].getsockname()[1])
+        seats_fd = SeatTable.create(scorers)
+        self._seats = SeatTable(seats_fd, scorers)
+        self._fleet = Fleet(self._scorer_settings(scorers), sockets, self._seats, seats_fd, self._count_restart)
+        self._listen_to_signals()
+        telemetry = await self._listen(settings.telemetry, telemetry_app(self))
+        token = self._state.management_token()
+        management = await self._listen(settings.management, management_app(self, token))
+        await self._fleet.start()
+        await self._apply(desired, tolerated=None)
+        self._control = await serve_control(self, self._state.path / "control.sock")
+        self._watch_certificates()
+        self._is_ready = True
+        ca = self._certificates.ca if self._certificates is not None else settings.tls_cert
+        print(  # noqa: T201 - the one line on stdout
+            f"ready scoring={scoring.url} management={management.url} telemetry={telemetry.url} ca={ca or '-'}",
+            flush=True,
+        )
+
+    async def until_stopped(self) -> None:
+        """Wait for a signal, then drain: not ready first, serve on for the grace, then finish what runs."""
+        assert self._fleet is not None
+        await self._stopping.wait()
+        self._is_draining = True
+        grace_s = 0.0 if self._hurry.is_set() else self._settings.drain_grace_s
+        log.info("draining: serving on for %g s, then finishing what runs", grace_s)
+        draining = asyncio.create_task(self._fleet.drain(grace_s, self._settings.drain_timeout_s))
+        hurried = asyncio.create_task(self._hurried())
+        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            log.warning("a second signal: stopping at once")
+            draining.cancel()
+        hurried.cancel()
+        await asyncio.gather(draining, hurried, return_exceptions=True)
+        log.info("drained")
+
+    async def close(self) -> None:
+        """Give everything back; safe after a start that failed half-way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._fleet is not None:
+            await self._fleet.stop()
+        for server in self._servers:
+            await server.close()
+        if self._control is not None:
+            self._control.close()
+            (self._state.path / "control.sock").unlink(missing_ok=True)
+        self._state.close()
+
+    # What the operator asks (controlplane/management.py).
+
+    async def reload(self) -> Answer:
+        """Read the folder again and serve what it says now; on any mistake nothing changes."""
+        try:
+            async with self._reloading:
+                applied = await self._apply(self._read(), tolerated=self._applied.failures)
+        except (FolderError, StateError, ChangeRefused, ScorerDied, RemoteFailed) as error:
+            self._reloads["refused"] += 1
+            self._is_last_reload_applied = False
+            log.error("the change is refused, what was served is served on: %s", error)
+            return Answer(False, f"the change is refused, what was served is served on: {error}")
+        self._reloads["applied"] += 1
+        self._is_last_reload_applied = True
+        message = f"revision {self._revision} is served: {len(applied.loaded)} deployments"
+        log.info(message)
+        return Answer(True, message, self.status())
+
+    def status(self) -> dict[str, Any]:
+        assert self._fleet is not None
+        return {
+            "revision": self._revision,
+            "ready": self.is_ready()[0],
+            "scorers": {"wanted": len(self._fleet.scorers), "serving": self._fleet.serving},
+            "pids": {"supervisor": os.getpid(), "scorers": [scorer.pid for scorer in self._fleet.scorers]},
+            "endpoints": {
+                endpoint.name: self._endpoint_status(name, endpoint)
+                for name, endpoint in self._desired.endpoints.items()
+            },
+        }
+
+    # What the telemetry listener asks (telemetry/app.py).
+
+    async def metrics(self, accept: str = "") -> tuple[bytes, str]:
+        assert self._fleet is not None
+        return page(await self._fleet.collect(), self._facts(), self._settings.triton_metrics, accept)
+
+    def is_started(self) -> bool:
+        return self._is_ready
+
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    def is_ready(self) -> tuple[bool, str]:
+        if self._is_draining:
+            return False, "draining"
+        if not self._is_ready:
+            return False, "starting"
+        if self._fleet is None or not self._fleet.serving:
+            return False, "no scorer is serving"
+        if self._desired.deployments and not self._applied.loaded:
+            return False, "no deployment is loaded"
+        return True, "ready"
+
+    # Change.
+
+    def _read(self) -> Desired:
+        """The folder as it is now, with every endpoint's keys resolved. Errors: FolderError, StateError."""
+        if self._settings.apply is None:
+            return EMPTY
+        return read_folder(self._settings.apply, FolderOptions.of(self._settings))
+
+    async def _apply(self, desired: Desired, tolerated: Mapping[str, str] | None) -> Applied:
+        assert self._fleet is not None
+        for note in desired.notes:
+            log.warning("%s", note)
+        spec = await self._plan(desired)
+        async with self._fleet.changing:
+            applied = await change(
+                self._fleet.scorers, spec, self._applied.learned, self._still_failing(spec, tolerated)
+            )
+            self._fleet.current = (spec, applied.learned)
+            self._fleet.ledger.keep({name: endpoint.deployments for name, endpoint in spec.endpoints.items()})
+        self._desired, self._applied, self._revision = desired, applied, spec.revision
+        for name, reason in applied.failures.items():
+            log.error("deployment %s failed to load and is not served: %s", name, reason)
+        return applied
+
+    async def _plan(self, desired: Desired) -> SnapshotSpec:
+        secrets = {name: self._secrets(endpoint) for name, endpoint in desired.endpoints.items()}
+        paths = {deployment.model_path for deployment in desired.deployments.values()}
+        sha256 = await asyncio.to_thread(lambda: {path: _sha256(path) for path in paths})
+        self._seat_rows = _seats(self._seat_rows, list(bounded(desired)), self._seats)
+        return plan(
+            desired,
+            revision=self._revision + 1,
+            secrets=secrets,
+            sha256=sha256,
+            seats=self._seat_rows,
+            defaults=Defaults(
+                body_bytes_max=self._settings.max_body_bytes,
+                allow_cpu_fallback=self._settings.allow_cpu_fallback,
+                cache_dir=str(self._state.path / "cache"),
+            ),
+        )
+
+    def _still_failing(self, spec: SnapshotSpec, tolerated: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Of what failed before, only that which nobody touched may fail again."""
+        if tolerated is None or self._fleet is None or self._fleet.current is None:
+            return tolerated
+        before = self._fleet.current[0]
+
+        def runtime_of(snapshot: SnapshotSpec, name: str) -> object:
+            endpoint, key = name.split("/")
+            found = snapshot.endpoints.get(endpoint)
+            deployment = found.deployments.get(key) if found is not None else None
+            return deployment.runtime if deployment is not None else None
+
+        return {name: why for name, why in tolerated.items() if runtime_of(before, name) == runtime_of(spec, name)}
+
+    def _secrets(self, endpoint: Endpoint) -> Secrets:
+        self._state.record_endpoint(endpoint.name, endpoint.auth_mode, endpoint.token_lifetime_s)
+        match endpoint.auth_mode:
+            case AuthMode.KEY:
+                keys = self._state.keys_for(endpoint.name, endpoint.keys, os.environ)
+                return Secrets(key_digests=(digest(keys.primary), digest(keys.secondary)))
+            case AuthMode.AML_TOKEN:
+                return Secrets(token_secret=self._state.token_secret())
+            case AuthMode.AAD_TOKEN:
+                return Secrets()
+
+    # Listeners, certificates, signals.
+
+    async def _listen(self, where: Listen, app: Any) -> Listen:
+        (sock,) = bind(where.host, where.port)
+        server = HttpServer(app, HttpLimits(), self._context() if where.scheme == "https" else None)
+        await server.start(sock)
+        self._servers.append(server)
+        return _at(where, sock.getsockname()[1])
+
+    def _own_certificates(self) -> CertPaths | None:
+        """The private CA's certificate, where some listener speaks TLS and none is given."""
+        settings = self._settings
+        listeners = (settings.scoring, settings.management, settings.telemetry)
+        if settings.tls_cert is not None or all(listen.scheme == "http" for listen in listeners):
+            return None
+        hosts = {listen.host for listen in listeners} - {"0.0.0.0", "::"}  # noqa: S104
+        wildcard = [f"*.{settings.domain}", settings.domain] if settings.domain else []
+        return ensure_certificates(self._state.tls, [*sorted(hosts), *settings.tls_names, *wildcard])
+
+    def _pair(self) -> tuple[Path, Path]:
+        if self._certificates is not None:
+            return self._certificates.cert, self._certificates.key
+        assert self._settings.tls_cert is not None
+        assert self._settings.tls_key is not None
+        return self._settings.tls_cert, self._settings.tls_key
+
+    def _context(self) -> ssl.SSLContext:
+        context = make_context(*self._pair(), self._settings.tls_profile)
+        self._contexts.append(context)
+        return context
+
+    def _scorer_settings(self, scorers: int) -> ScorerSettings:
+        settings = self._settings
+        is_tls = settings.scoring.scheme == "https"
+        cert, key = map(str, self._pair()) if is_tls else ("", "")
+        if is_tls:
+            # Checked here first, so that a bad pair is one clear sentence and not N processes that fail.
+            make_context(Path(cert), Path(key), settings.tls_profile)
+        return ScorerSettings(
+            scorers=scorers,
+            http=HttpLimits(
+                headers_max=settings.max_headers,
+                header_bytes_max=settings.max_header_bytes,
+                uri_bytes_max=settings.max_uri_bytes,
+                body_bytes_max=settings.max_body_bytes,
+                header_timeout_s=settings.header_timeout_s,
+                body_bytes_per_s_min=settings.body_min_bytes_per_s,
+                idle_timeout_s=settings.idle_timeout_s,
+                connections_max=-(-settings.max_connections // scorers),
+            ),
+            tls_cert=cert,
+            tls_key=key,
+            tls_profile=settings.tls_profile,
+            domain=settings.domain,
+            gzip=settings.gzip,
+            timeout_status=settings.timeout_status,
+            mirror_in_flight_max=settings.mirror_in_flight_max,
+            version=_version("inference-gateway"),
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+        )
+
+    def _watch_certificates(self) -> None:
+        if self._contexts or self._settings.scoring.scheme == "https":
+            self._run(self._reload_certificates())
+
+    async def _reload_certificates(self) -> None:
+        from watchfiles import awatch
+
+        folders = {path.absolute().parent for path in self._pair()}
+        async for _ in awatch(*folders, recursive=False):
+            await self._load_certificates()
+
+    async def _load_certificates(self) -> None:
+        assert self._fleet is not None
+        try:
+            for context in self._contexts:
+                reload(context, *self._pair())
+            await self._fleet.reload_tls()
+        except (TlsError, RemoteFailed, ScorerDied, TimeoutError) as error:
+            log.error("the new certificate is refused, the old one is served on: %s", error)
+        else:
+            log.info("new handshakes get the certificate now in %s", self._pair()[0])
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop, False)
+        loop.add_signal_handler(signal.SIGINT, self._on_stop, True)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._run(self.reload()))
+
+    def _on_stop(self, is_hurry: bool) -> None:
+        # Ctrl-C skips the grace; any second signal ends the wait for what still runs.
+        if is_hurry or self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def _hurried(self) -> None:
+        """Returns at a signal that comes after the first."""
+        self._hurry.clear()
+        await self._hurry.wait()
+
+    def _run(self, coroutine: Any) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a background task failed", exc_info=task.exception())
+
+    # Facts.
+
+    def _count_restart(self, reason: str) -> None:
+        self._restarts[reason] += 1
+
+    def _facts(self) -> SupervisorFacts:
+        assert self._fleet is not None
+        serving = self._fleet.serving
+        return SupervisorFacts(
+            version=_version("inference-gateway"),
+            python=platform.python_version(),
+            onnxruntime=_version("onnxruntime") or _version("onnxruntime-gpu"),
+            started_unix_s=self._started_unix_s,
+            scorers={"serving": serving, "starting": len(self._fleet.scorers) - serving},
+            scorer_restarts=self._restarts,
+            tls_expiry_unix_s=self._certificate_expiry(),
+            is_last_reload_applied=self._is_last_reload_applied,
+            config_reloads=self._reloads,
+            deployments=tuple(self._deployment_facts()),
+        )
+
+    def _certificate_expiry(self) -> float | None:
+        if not self._contexts and self._settings.scoring.scheme != "https":
+            return None
+        with contextlib.suppress(TlsError):
+            return expiry(self._pair()[0]).timestamp()
+        return None
+
+    def _deployment_facts(self) -> list[DeploymentFacts]:
+        facts = []
+        for (endpoint, key), _ in self._desired.deployments.items():
+            loaded = self._applied.loaded.get(f"{endpoint}/{key}")
+            if loaded is None:
+                continue
+            traffic = {name.lower(): weight for name, weight in self._desired.endpoints[endpoint].traffic.items()}
+            facts.append(
+                DeploymentFacts(
+                    endpoint=endpoint,
+                    deployment=key,
+                    sha256=loaded.sha256,
+                    provider=loaded.provider,
+                    load_s=loaded.load_s,
+                    traffic=traffic.get(key, 0),
+                )
+            )
+        return facts
+
+    def _endpoint_status(self, name: str, endpoint: Endpoint) -> dict[str, Any]:
+        return {
+            "auth_mode": endpoint.auth_mode.value,
+            "traffic": endpoint.traffic,
+            "mirror_traffic": endpoint.mirror_traffic,
+            "deployments": {
+                deployment.name: self._deployment_status(f"{name}/{key}")
+                for (owner, key), deployment in self._desired.deployments.items()
+                if owner == name
+            },
+        }
+
+    def _deployment_status(self, name: str) -> dict[str, Any]:
+        failure = self._applied.failures.get(name)
+        if failure is not None:
+            return {"state": "Failed", "reason": failure}
+        learned, loaded = self._applied.learned[name], self._applied.loaded[name]
+        return {
+            "state": "Succeeded",
+            "sha256": loaded.sha256,
+            "provider": loaded.provider,
+            "load_s": round(loaded.load_s, 3),
+            "batched": learned.batched,
+            "batching": learned.reason,
+            "dispatch": learned.dispatch,
+            "run_us": round(learned.run_ns / 1000, 1),
+        }
+
+
+def _at(listen: Listen, port: int) -> Listen:
+    return Listen(listen.scheme, listen.host, port)
+
+
+def _seats(rows: Mapping[str, int], names: list[str], table: SeatTable) -> dict[str, int]:
+    """A row for each name: those that had one keep it; a new one gets the first that is free, cleared."""
+    kept = {name: rows[name] for name in names if name in rows}
+    free = (row for row in range(ROWS_MAX) if row not in set(rows.values()))
+    for name in names:
+        if name not in kept:
+            kept[name] = next(free)
+            table.clear_row(kept[name])
+    return kept
+
+
+def _sha256(path: Path) -> str:
+    """The file's digest; "" for one that cannot be read, which the loader then names as such."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

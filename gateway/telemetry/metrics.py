@@ -1,0 +1,424 @@
+"""What is shown to Prometheus: the one table of metrics, and the page made from it.
+
+Why one table: names, labels and buckets are promises to dashboards; the page, docs/reference/metrics.md and the tests
+all read them here. Only this file and triton.py name prometheus_client.
+Units: seconds and bytes, as Prometheus wants them; traffic in percent, as the YAML writes it.
+Bounds: no label takes a value that a caller may choose; a deployment shows at most 140 series beside its status
+codes, the rest of the gateway at most 60 (tests/contract/test_metrics_page.py).
+Source: contract, operators and users, section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from gateway.telemetry import triton
+from gateway.telemetry.record import DURATION_EDGES_NS, ROWS_EDGES, STAGE_EDGES_NS
+from gateway.telemetry.totals import DeploymentTotals, EndpointTotals, HistogramTotals, ScorerTotals
+
+Kind = Literal["counter", "gauge", "histogram"]
+Labels = tuple[str, ...]
+
+STAGES = ("parse", "queue", "batch_wait", "infer", "serialize")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One metric. `edges` are a histogram's upper edges, in the metric's unit."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: Labels = ()
+    edges: tuple[float, ...] = ()
+
+
+def _seconds(edges_ns: Sequence[int]) -> tuple[float, ...]:
+    return tuple(edge / 1e9 for edge in edges_ns)
+
+
+_ONE = ("endpoint", "deployment")
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        name="gateway_requests_total",
+        kind="counter",
+        help="Answers to scoring requests by status code; without a deployment where none was chosen, and without "
+        "an endpoint where the path named none.",
+        labels=(*_ONE, "code"),
+    ),
+    Row(
+        name="gateway_request_duration_seconds",
+        kind="histogram",
+        help="Time from a request's first byte to its answer, for requests that reached a deployment.",
+        labels=_ONE,
+        edges=_seconds(DURATION_EDGES_NS),
+    ),
+    Row(
+        name="gateway_stage_duration_seconds",
+        kind="histogram",
+        help="Where a request's time went: parse, queue, batch_wait, infer, serialize.",
+        labels=(*_ONE, "stage"),
+        edges=_seconds(STAGE_EDGES_NS),
+    ),
+    Row(
+        name="gateway_requests_in_flight",
+        kind="gauge",
+        help="Requests that a deployment is working on now.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_queue_depth",
+        kind="gauge",
+        help="Requests that wait for an instance of the deployment now.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_batch_size",
+        kind="histogram",
+        help="Rows in each run of the model; the count is the number of runs, the sum the number of rows.",
+        labels=_ONE,
+        edges=tuple(float(edge) for edge in ROWS_EDGES),
+    ),
+    Row(
+        name="gateway_batched_requests_total",
+        kind="counter",
+        help="Requests that took part in successful runs of the model.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_failed_runs_total",
+        kind="counter",
+        help="Runs that the model failed; a failed batch is run again in halves, each of which counts.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_expired_total",
+        kind="counter",
+        help="Requests whose deadline or queue wait passed before they ran.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_cancelled_total",
+        kind="counter",
+        help="Requests whose caller hung up before they ran.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_hung_up_total",
+        kind="counter",
+        help="Requests whose caller hung up before the answer, whether they ran or not.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_mirror_total",
+        kind="counter",
+        help="Copies of requests meant for the deployment by outcome: answered, dropped for want of room, failed.",
+        labels=(*_ONE, "outcome"),
+    ),
+    Row(
+        name="gateway_request_bytes_total",
+        kind="counter",
+        help="Bytes of request bodies that a deployment was given.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_response_bytes_total",
+        kind="counter",
+        help="Bytes of response bodies that a deployment gave.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_rejected_total",
+        kind="counter",
+        help="Requests that were refused, by reason.",
+        labels=("endpoint", "reason"),
+    ),
+    Row(
+        name="gateway_traffic_weight",
+        kind="gauge",
+        help="Percent of the endpoint's traffic that the deployment is meant to get.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_model_load_seconds",
+        kind="gauge",
+        help="How long the deployment's model took to load, to be checked and to warm up.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_model_info",
+        kind="gauge",
+        help="Always 1; the labels say which model file is served and on what.",
+        labels=(*_ONE, "version", "sha256", "provider"),
+    ),
+    Row(
+        name="gateway_scorers",
+        kind="gauge",
+        help="Scoring processes by state.",
+        labels=("state",),
+    ),
+    Row(
+        name="gateway_scorer_restarts_total",
+        kind="counter",
+        help="Scoring processes that were replaced, by reason.",
+        labels=("reason",),
+    ),
+    Row(
+        name="gateway_connections_open",
+        kind="gauge",
+        help="Connections that callers hold open on the scoring listener now.",
+    ),
+    Row(
+        name="gateway_connections_refused_total",
+        kind="counter",
+        help="Connections that were closed because the bound on connections was reached.",
+    ),
+    Row(
+        name="gateway_tls_certificate_expiry_timestamp_seconds",
+        kind="gauge",
+        help="When the served certificate expires, in seconds since 1970; absent without TLS.",
+    ),
+    Row(
+        name="gateway_config_last_reload_success",
+        kind="gauge",
+        help="1 if the last change of the configuration was applied, 0 if it was refused.",
+    ),
+    Row(
+        name="gateway_config_reloads_total",
+        kind="counter",
+        help="Changes of the configuration by outcome: applied, refused.",
+        labels=("outcome",),
+    ),
+    Row(
+        name="gateway_build_info",
+        kind="gauge",
+        help="Always 1; the labels say what runs.",
+        labels=("version", "python", "onnxruntime"),
+    ),
+    Row(
+        name="process_start_time_seconds",
+        kind="gauge",
+        help="When the gateway started, in seconds since 1970.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentFacts:
+    """What the supervisor knows of one deployment. `version` is the model's, "" where the YAML gives none."""
+
+    endpoint: str
+    deployment: str
+    sha256: str
+    provider: str
+    load_s: float
+    traffic: int
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorFacts:
+    """What only the supervisor knows. `*_unix_s` seconds since 1970; maps go from label value to number."""
+
+    version: str
+    python: str
+    onnxruntime: str
+    started_unix_s: float
+    scorers: Mapping[str, int] = field(default_factory=dict)
+    scorer_restarts: Mapping[str, int] = field(default_factory=dict)
+    tls_expiry_unix_s: float | None = None
+    is_last_reload_applied: bool = True
+    config_reloads: Mapping[str, int] = field(default_factory=dict)
+    deployments: tuple[DeploymentFacts, ...] = ()
+
+
+def render(
+    totals: ScorerTotals,
+    facts: SupervisorFacts,
+    triton_aliases: bool = False,
+    open_metrics: bool = False,
+) -> bytes:
+    """The page, in Prometheus' text format or in OpenMetrics'."""
+    registry = CollectorRegistry()
+    registry.register(_Page(totals, facts, triton_aliases))
+    # The library's OpenMetrics encoder has the other's signature, but no annotations.
+    encode: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest if open_metrics else generate_latest
+    return encode(registry)
+
+
+def page(
+    totals: ScorerTotals, facts: SupervisorFacts, triton_aliases: bool = False, accept: str = ""
+) -> tuple[bytes, str]:
+    """The page in the format that the caller's Accept header asks for, and its content type."""
+    open_metrics = wants_open_metrics(accept)
+    body = render(totals, facts, triton_aliases, open_metrics)
+    return body, openmetrics.CONTENT_TYPE_LATEST if open_metrics else CONTENT_TYPE_PLAIN_0_0_4
+
+
+def wants_open_metrics(accept: str) -> bool:
+    return any(part.split(";")[0].strip() == "application/openmetrics-text" for part in accept.lower().split(","))
+
+
+def reference() -> str:
+    """docs/reference/metrics.md, whole."""
+    lines = [
+        "# Metrics",
+        "",
+        "Served on the telemetry listener at `/metrics`. This page is made from the table in",
+        "`gateway/telemetry/metrics.py`; a test keeps the two equal. Label values of deleted endpoints and",
+        "deployments vanish. A deployment shows at most 140 series beside its status codes, the rest of the gateway",
+        "at most 60.",
+        "",
+        "| metric | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| `{row.name}` | {row.kind} | {_code(row.labels)} | {row.help} |" for row in TABLE]
+    lines += ["", "## Buckets", "", "| histogram | upper edges |", "|---|---|"]
+    lines += [f"| `{row.name}` | {_code(_texts(row.edges))} |" for row in TABLE if row.edges]
+    lines += [
+        "",
+        "A quantile made from these buckets is right to the bucket it falls in. For long-tailed times that is within",
+        "a tenth; where a tail ends in the lower part of a wide bucket (10 to 15 ms, 250 to 500 ms), the estimate is",
+        "too high by up to the width of that bucket.",
+    ]
+    lines += [
+        "",
+        "## Triton's names",
+        "",
+        "The setting `triton_metrics` adds the names that dashboards for Triton read, from the same numbers: `model`",
+        "is the endpoint and `version` the deployment. They are untyped, because OpenMetrics wants `_total` at the",
+        "end of a counter's name and Triton's have none.",
+        "",
+        "| metric | labels | meaning |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{row.name}` | {_code(row.labels)} | {row.help} |" for row in triton.TABLE]
+    return "\n".join(lines) + "\n"
+
+
+def _code(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _texts(edges: Iterable[float]) -> tuple[str, ...]:
+    """As the exposition formats write a number: 0.0005, 1.0, 128.0."""
+    return tuple(str(edge) for edge in edges)
+
+
+class _Page(Collector):
+    """Numbers become families of the table, in the table's order."""
+
+    def __init__(self, totals: ScorerTotals, facts: SupervisorFacts, triton_aliases: bool) -> None:
+        self._totals = totals
+        self._triton_aliases = triton_aliases
+        self._values: dict[str, list[tuple[Labels, float]]] = {row.name: [] for row in TABLE}
+        self._histograms: dict[str, list[tuple[Labels, HistogramTotals, float]]] = {
+            row.name: [] for row in TABLE if row.edges
+        }
+        self._put_facts(facts)
+        self._put_totals(totals)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry is made for one page and checks no names against others."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        for row in TABLE:
+            yield self._family(row)
+        if self._triton_aliases:
+            yield from triton.families(self._totals)
+
+    def _family(self, row: Row) -> Metric:
+        if row.kind == "histogram":
+            histogram = HistogramMetricFamily(row.name, row.help, labels=row.labels)
+            for labels, value, scale in self._histograms[row.name]:
+                histogram.add_metric(labels, _buckets(row.edges, value), value.total / scale)
+            return histogram
+        kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+        family = kind(row.name, row.help, labels=row.labels)
+        for labels, number in self._values[row.name]:
+            family.add_metric(labels, number)
+        return family
+
+    def _put(self, name: str, value: float, *labels: str) -> None:
+        self._values[name].append((labels, value))
+
+    def _put_histogram(self, name: str, value: HistogramTotals, scale: float, *labels: str) -> None:
+        self._histograms[name].append((labels, value, scale))
+
+    def _put_each(self, name: str, values: Mapping[str, int] | Mapping[int, int], *labels: str) -> None:
+        for key, value in sorted(values.items()):
+            self._put(name, value, *labels, str(key))
+
+    def _put_facts(self, facts: SupervisorFacts) -> None:
+        self._put("gateway_build_info", 1, facts.version, facts.python, facts.onnxruntime)
+        self._put("process_start_time_seconds", facts.started_unix_s)
+        self._put_each("gateway_scorers", facts.scorers)
+        self._put_each("gateway_scorer_restarts_total", facts.scorer_restarts)
+        self._put("gateway_config_last_reload_success", int(facts.is_last_reload_applied))
+        self._put_each("gateway_config_reloads_total", facts.config_reloads)
+        if facts.tls_expiry_unix_s is not None:
+            self._put("gateway_tls_certificate_expiry_timestamp_seconds", facts.tls_expiry_unix_s)
+        for one in facts.deployments:
+            names = (one.endpoint, one.deployment)
+            self._put("gateway_traffic_weight", one.traffic, *names)
+            self._put("gateway_model_load_seconds", one.load_s, *names)
+            self._put("gateway_model_info", 1, *names, one.version, one.sha256, one.provider)
+
+    def _put_totals(self, totals: ScorerTotals) -> None:
+        self._put("gateway_connections_open", totals.connections_open)
+        self._put("gateway_connections_refused_total", totals.connections_refused)
+        self._put_each("gateway_requests_total", totals.unknown, "", "")
+        for name, endpoint in sorted(totals.endpoints.items()):
+            self._put_endpoint(name, endpoint)
+
+    def _put_endpoint(self, name: str, totals: EndpointTotals) -> None:
+        self._put_each("gateway_rejected_total", totals.rejected, name)
+        self._put_each("gateway_requests_total", totals.codes, name, "")
+        for deployment, value in sorted(totals.deployments.items()):
+            self._put_deployment(name, deployment, value)
+
+    def _put_deployment(self, endpoint: str, deployment: str, totals: DeploymentTotals) -> None:
+        names = (endpoint, deployment)
+        self._put_each("gateway_requests_total", totals.codes, *names)
+        self._put_histogram("gateway_request_duration_seconds", totals.duration, 1e6, *names)
+        for stage in STAGES:
+            self._put_histogram("gateway_stage_duration_seconds", getattr(totals, stage), 1e6, *names, stage)
+        self._put_histogram("gateway_batch_size", totals.batch_size, 1, *names)
+        self._put_each("gateway_mirror_total", totals.mirrored, *names)
+        for name, value in (
+            ("gateway_requests_in_flight", totals.in_flight),
+            ("gateway_queue_depth", totals.queue_depth),
+            ("gateway_batched_requests_total", totals.items),
+            ("gateway_failed_runs_total", totals.failed_runs),
+            ("gateway_expired_total", totals.expired),
+            ("gateway_cancelled_total", totals.cancelled),
+            ("gateway_hung_up_total", totals.hung_up),
+            ("gateway_request_bytes_total", totals.request_bytes),
+            ("gateway_response_bytes_total", totals.response_bytes),
+        ):
+            self._put(name, value, *names)
+
+
+def _buckets(edges: Sequence[float], totals: HistogramTotals) -> list[tuple[str, float]]:
+    """Cumulative counts by upper edge, as Prometheus has them."""
+    below = 0
+    buckets: list[tuple[str, float]] = []
+    for edge, count in zip((*_texts(edges), "+Inf"), totals.counts, strict=True):
+        below += count
+        buckets.append((edge, below))
+    return buckets

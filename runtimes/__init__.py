@@ -1,0 +1,48 @@
+"""The front door: the only names that `gateway` may use of what turns tensors into tensors."""
+
+from runtimes.batching.item import WorkItem
+from runtimes.cgroup import available_cores
+from runtimes.clock import LoopScheduler, Scheduler, Timer, now_ns
+from runtimes.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    LoadFailed,
+    ModelFailed,
+    Overloaded,
+    QueueWaitExceeded,
+    RuntimeFault,
+    Unavailable,
+)
+from runtimes.observer import NullObserver, Observer
+from runtimes.signature import Signature, TensorSpec
+from runtimes.spec import BatchingSpec, BatchLimits, Learned, RuntimeSpec
+from runtimes.tensor import BY_V2_NAME, Array, Datatype, Tensors
+
+__all__ = [
+    "BY_V2_NAME",
+    "Array",
+    "BatchLimits",
+    "BatchingSpec",
+    "Datatype",
+    "DeadlineExceeded",
+    "InvalidInput",
+    "Learned",
+    "LoadFailed",
+    "LoopScheduler",
+    "ModelFailed",
+    "NullObserver",
+    "Observer",
+    "Overloaded",
+    "QueueWaitExceeded",
+    "RuntimeFault",
+    "RuntimeSpec",
+    "Scheduler",
+    "Signature",
+    "TensorSpec",
+    "Tensors",
+    "Timer",
+    "Unavailable",
+    "WorkItem",
+    "available_cores",
+    "now_ns",
+]

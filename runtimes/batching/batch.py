@@ -1,0 +1,95 @@
+"""Batch: items that run together. It grows on the loop until an instance takes it, and from then on is closed.
+
+Threads: `fill` and `withdraw` are the loop's, `take` and `runs` are the instance's; the lock orders the moment of
+taking and nothing else. Once taken, the batch is the instance's until it is finished; then it is the loop's again.
+Ownership: the instance never writes to an item. It records its runs here, and the loop hands the rows back, so that
+an item that was cancelled or expired meanwhile is left alone.
+Units: *_ns monotonic nanoseconds, room in rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from threading import Lock
+
+from runtimes.batching.item import WorkItem
+from runtimes.batching.queue import Queue
+from runtimes.errors import RuntimeFault
+from runtimes.tensor import Array
+
+# A staged batch may hold this many withdrawn items before they are let go.
+_SLACK = 16
+
+
+class Run:
+    """One run of a session: `results` in the order of `items`, or the fault that they share."""
+
+    __slots__ = ("fault", "finished_ns", "items", "results", "started_ns")
+
+    def __init__(self, items: list[WorkItem], started_ns: int) -> None:
+        self.items = items
+        self.started_ns = started_ns
+        self.finished_ns = 0
+        self.results: list[dict[str, Array]] | None = None
+        self.fault: RuntimeFault | None = None
+
+
+class Batch:
+    """Items of one key, never more than a batch's rows."""
+
+    __slots__ = ("_lock", "_withdrawn", "fault", "is_taken", "items", "key", "room", "runs", "taken_ns")
+
+    def __init__(self, key: Hashable, rows_max: int) -> None:
+        self.key = key
+        self.items: list[WorkItem] = []
+        self.room = rows_max
+        self.is_taken = False
+        self.taken_ns = 0
+        self.runs: list[Run] = []
+        # Set when the instance itself failed, so that items without a run have an answer.
+        self.fault: RuntimeFault | None = None
+        self._withdrawn = 0
+        self._lock = Lock()
+
+    def fill(self, queue: Queue) -> bool:
+        """Take in what fits of the queue's items of this key; False once an instance has the batch."""
+        with self._lock:
+            if self.is_taken:
+                return False
+            if self._withdrawn > _SLACK:
+                self.items = [item for item in self.items if not item.done]
+                self._withdrawn = 0
+            for item in queue.take(self.key, self.room):
+                item.batch = self
+                self.room -= item.weight
+                self.items.append(item)
+            return True
+
+    def withdraw(self, item: WorkItem) -> bool:
+        """Give a done item's room back; whether no instance has run it, or ever will."""
+        with self._lock:
+            if self.is_taken:
+                return not _is_worth_running(item, self.taken_ns)
+            self.room += item.weight
+            self._withdrawn += 1
+            return True
+
+    def take(self, now_ns: int) -> list[WorkItem]:
+        """Close the batch; the items that are still worth running."""
+        with self._lock:
+            self.taken_ns = now_ns
+            self.is_taken = True
+            return [item for item in self.items if not item.done and _is_worth_running(item, now_ns)]
+
+    def has_started(self, item: WorkItem) -> bool:
+        """Whether an instance took the batch with this item in time to run it."""
+        return self.is_taken and _is_worth_running(item, self.taken_ns)
+
+    def let_go(self) -> None:
+        """Forget the items, which hold on to the batch: a slow caller's item must not keep all the others alive."""
+        self.items = []
+        self.runs = []
+
+
+def _is_worth_running(item: WorkItem, now_ns: int) -> bool:
+    return not (0 < item.deadline_ns <= now_ns or 0 < item.start_by_ns <= now_ns)

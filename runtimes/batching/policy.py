@@ -1,0 +1,38 @@
+"""When to send a batch and how many rows it may take: pure decisions over numbers.
+
+Why: this moment sets both latency and throughput, so it stands alone and is tested by property.
+Units: *_ns monotonic nanoseconds; rows along the batch axis; a weight is the room, in rows, that an item takes.
+Errors: none.
+Source: an idle instance never waits unless a queue delay is set (text-embeddings-inference); the delay counts from
+the oldest item, and a full batch goes at once (Triton); rows are counted, never requests.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Choice(Enum):
+    """What an instance with room gets next."""
+
+    OLDEST = "the items with the key of the oldest"
+    FULL = "the items of a key that fills a batch"
+    WAIT = "nothing yet: the oldest item may be held so that its batch grows"
+
+
+def choose(oldest_ns: int, has_full: bool, delay_ns: int, now_ns: int) -> Choice:
+    """The oldest item goes first once it is due; before that only a full batch may go."""
+    if now_ns >= oldest_ns + delay_ns:
+        return Choice.OLDEST
+    return Choice.FULL if has_full else Choice.WAIT
+
+
+def weigh(rows: int, rows_max: int, merges: bool) -> int:
+    """The room an item takes in a batch of `rows_max`; what weighs a whole batch runs alone.
+
+    That is every item of an unbatched model; an item of no rows, which has nothing to share (and an empty tensor
+    beside full ones is what models get wrong); and the next part of an item larger than a batch.
+    """
+    if not merges or rows == 0 or rows > rows_max:
+        return rows_max
+    return rows

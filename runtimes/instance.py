@@ -1,0 +1,176 @@
+"""Instances: what runs batches. One session each; inline on the loop, or on a thread of its own.
+
+Why: a model of microseconds loses more to a hand-over than it computes, a longer one must not hold the loop; the
+batcher sees one small seam, `InstancePool`, and both kinds run a batch with the same code.
+Threads: all instances of a pool take from one hand-over queue, so a free one takes the next staged batch whichever
+it is. A pool's methods are for the loop; `finished` is called on the loop, once for each started batch.
+Errors: what a session raises becomes the fault of the item that causes it: a failed batch is halved until the
+culprit is alone. Nothing a session does can end an instance.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Protocol
+
+from runtimes.batching.batch import Batch, Run
+from runtimes.batching.collate import Collator
+from runtimes.batching.item import WorkItem
+from runtimes.clock import Scheduler
+from runtimes.errors import ModelFailed, RuntimeFault
+from runtimes.session import Session
+
+logger = logging.getLogger(__name__)
+
+Finished = Callable[[Batch], None]
+
+
+class InstancePool(Protocol):
+    """Instances that take batches. `capacity` is how many batches may be started and not finished."""
+
+    @property
+    def instances(self) -> int: ...
+
+    @property
+    def capacity(self) -> int: ...
+
+    def start(self, batch: Batch, finished: Finished) -> None:
+        """Run the batch soon, or within this call; the pool owns it until it calls `finished`."""
+        ...
+
+    def close(self, timeout_s: float) -> bool:
+        """Take no more batches, end the instances and close their sessions; whether all ended in time."""
+        ...
+
+
+def execute(session: Session, collator: Collator, batch: Batch, now_ns: Callable[[], int]) -> None:
+    """Take a batch and run it to the end, in whatever thread this is. What came of it is in `batch`."""
+    try:
+        _run_and_bisect(session, collator, batch, now_ns)
+    except BaseException as error:
+        # Sessions raise Exceptions and those are handled below: this is our bug, or the end of the process.
+        batch.fault = _model_failed(error)
+        logger.error("an instance failed outside its session", exc_info=error)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+
+
+def _run_and_bisect(session: Session, collator: Collator, batch: Batch, now_ns: Callable[[], int]) -> None:
+    items = batch.take(now_ns())
+    if not items:
+        return
+    pending = [items]
+    while pending:
+        part = pending.pop()
+        if part is not items:
+            now = now_ns()
+            part = [item for item in part if not item.done and not 0 < item.deadline_ns <= now]
+            if not part:
+                continue
+        run = _run(session, collator, part, now_ns)
+        batch.runs.append(run)
+        if run.fault is not None and len(part) > 1:
+            half = len(part) // 2
+            # The earlier half is popped first, so that items of one key keep their order.
+            pending += [part[half:], part[:half]]
+
+
+def _run(session: Session, collator: Collator, items: list[WorkItem], now_ns: Callable[[], int]) -> Run:
+    run = Run(items, now_ns())
+    try:
+        outputs = session.run(collator.join(items), items[0].outputs)
+        run.results = collator.part(outputs, items)
+    except RuntimeFault as fault:
+        # Without its traceback, whose frames would keep the whole batch's arrays alive.
+        run.fault = fault.with_traceback(None)
+    except Exception as error:
+        run.fault = _model_failed(error)
+        if len(items) == 1:
+            logger.error("a session raised something other than a fault", exc_info=error)
+    run.finished_ns = now_ns()
+    return run
+
+
+def _model_failed(error: BaseException) -> ModelFailed:
+    text = " ".join(str(error).split())[:300] or "it gives no reason"
+    return ModelFailed(f"the model raised {type(error).__name__} while it ran this request: {text}")
+
+
+class InlinePool:
+    """One instance on the loop itself: a batch is run and finished inside `start`.
+
+    One thread has use for one session: the first runs, any others are only closed with it.
+    """
+
+    instances = 1
+    capacity = 1
+
+    def __init__(self, sessions: Sequence[Session], collator: Collator, scheduler: Scheduler) -> None:
+        self._sessions = tuple(sessions)
+        self._collator = collator
+        self._now_ns = scheduler.now_ns
+
+    def start(self, batch: Batch, finished: Finished) -> None:
+        try:
+            execute(self._sessions[0], self._collator, batch, self._now_ns)
+        finally:
+            finished(batch)
+
+    def close(self, timeout_s: float) -> bool:
+        for session in self._sessions:
+            _close(session)
+        return True
+
+
+class ThreadPool:
+    """One thread a session. One batch runs and one is staged for each, in one queue for all.
+
+    The threads are daemons: one that hangs inside its session is abandoned by `close`, and neither holds up the
+    process's end nor has its session closed under it. A thread closes its own session, after its last run.
+    """
+
+    def __init__(self, sessions: Sequence[Session], collator: Collator, scheduler: Scheduler, name: str) -> None:
+        self.instances = len(sessions)
+        self.capacity = 2 * len(sessions)
+        self._collator = collator
+        self._scheduler = scheduler
+        self._staged: SimpleQueue[tuple[Batch, Finished] | None] = SimpleQueue()
+        self._threads = [
+            Thread(target=self._work, args=(session,), name=f"{name}-instance-{number}", daemon=True)
+            for number, session in enumerate(sessions)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def start(self, batch: Batch, finished: Finished) -> None:
+        self._staged.put((batch, finished))
+
+    def close(self, timeout_s: float) -> bool:
+        for _ in self._threads:
+            self._staged.put(None)
+        now_ns = self._scheduler.now_ns
+        give_up_ns = now_ns() + int(timeout_s * 1e9)
+        for thread in self._threads:
+            thread.join(max(0, give_up_ns - now_ns()) / 1e9)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self, session: Session) -> None:
+        while (staged := self._staged.get()) is not None:
+            batch, finished = staged
+            execute(session, self._collator, batch, self._scheduler.now_ns)
+            self._scheduler.call_from_thread(partial(finished, batch))
+            # Let go of the batch now, not when the next one comes.
+            del staged, batch, finished
+        _close(session)
+
+
+def _close(session: Session) -> None:
+    try:
+        session.close()
+    except Exception:
+        # The others must still be closed; there is nobody to tell but the log.
+        logger.exception("a session failed to close")

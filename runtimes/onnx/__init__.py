@@ -1,0 +1,1 @@
+"""Everything that knows onnxruntime: providers, metadata, external data and sessions. Nothing else imports it."""

@@ -1,0 +1,157 @@
+"""Runtime: one deployment's instances behind submit, cancel, drain, close and status.
+
+Ownership: a runtime owns its sessions from the moment it is made; `close` closes each after its last run.
+Threads: every method is for the loop's thread; replies and callbacks are made on it.
+Units: *_ns monotonic nanoseconds; items are requests, rows lie along the batch axis.
+Errors: `submit` raises Overloaded, Unavailable or DeadlineExceeded at once, and the item stays the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from runtimes.batching.batcher import Batcher
+from runtimes.batching.collate import Collator
+from runtimes.batching.item import WorkItem
+from runtimes.clock import Scheduler
+from runtimes.instance import InlinePool, InstancePool, ThreadPool
+from runtimes.lifecycle import Lifecycle, State
+from runtimes.observer import Observer
+from runtimes.session import Session
+from runtimes.signature import Signature
+from runtimes.spec import BatchLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeStatus:
+    """A runtime at one moment. accepted = succeeded + failed + expired + cancelled + closed + queued + in flight.
+
+    `longest_run_ns` is how long the slowest batch has been running: it grows without end when an instance hangs.
+    """
+
+    name: str
+    state: str
+    reason: str
+    batched: bool
+    dispatch: str
+    instances: int
+    busy: int
+    queued_items: int
+    queued_rows: int
+    in_flight_items: int
+    longest_run_ns: int
+    batches: int
+    accepted: int
+    refused: int
+    succeeded: int
+    failed: int
+    expired: int
+    cancelled: int
+    closed: int
+
+
+class Runtime:
+    """A loaded deployment that takes work until it is drained or closed."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        sessions: tuple[Session, ...],
+        signature: Signature,
+        limits: BatchLimits,
+        dispatch: Literal["inline", "thread"],
+        scheduler: Scheduler,
+        observer: Observer,
+        pool: InstancePool | None = None,
+    ) -> None:
+        """`pool` replaces the instances that `dispatch` would make; it then brings its own sessions."""
+        self.name = name
+        self.signature = signature
+        self.batched = signature.batched
+        self.dispatch = dispatch
+        collator = Collator(signature)
+        if pool is None:
+            if not sessions:
+                raise ValueError(f"runtime {name!r} was given no session; it takes at least one")
+            pool = (
+                InlinePool(sessions, collator, scheduler)
+                if dispatch == "inline"
+                else ThreadPool(sessions, collator, scheduler, name)
+            )
+        self._pool = pool
+        self._scheduler = scheduler
+        self._lifecycle = Lifecycle()
+        self._batcher = Batcher(
+            pool=pool,
+            collator=collator,
+            limits=limits,
+            merges=signature.batched,
+            scheduler=scheduler,
+            observer=observer,
+        )
+
+    def submit(self, item: WorkItem) -> None:
+        """Take the item. Its reply is called once, later on the loop, with `results` or `fault` set."""
+        self._batcher.submit(item)
+
+    def cancel(self, item: WorkItem) -> None:
+        """The caller is gone: no reply any more; its seat is free at once. Harmless to an item that is done."""
+        self._batcher.cancel(item)
+
+    def drain(self, on_drained: Callable[[], None]) -> None:
+        """Refuse new items and call back once the accepted ones have their answers; may be asked for again.
+
+        An instance that hangs does not hold up a drain for longer than its items' deadlines.
+        """
+        if self._lifecycle.state is State.READY:
+            self._lifecycle.move(State.DRAINING, f"deployment {self.name!r} is draining; it takes no new requests")
+        self._batcher.drain(self._lifecycle.reason, on_drained)
+
+    def close(self, timeout_s: float = 0.0) -> bool:
+        """Answer what is left with Unavailable and end the instances; drain first to lose nothing.
+
+        Waits (the loop too) at most `timeout_s` for running sessions and returns whether all ended. One that has not
+        is abandoned: its thread is a daemon and closes its session if it ever comes back. May be called again.
+        """
+        if self._lifecycle.state is not State.CLOSED:
+            self._lifecycle.move(State.CLOSED, f"deployment {self.name!r} is closed; it takes no new requests")
+            self._batcher.close(self._lifecycle.reason)
+        return self._pool.close(timeout_s)
+
+    def status(self) -> RuntimeStatus:
+        batcher = self._batcher
+        counts = batcher.counts
+        running = batcher.pump.running
+        taken_ns = min((batch.taken_ns for batch in running if batch.is_taken), default=0)
+        return RuntimeStatus(
+            name=self.name,
+            state=self._lifecycle.state.value,
+            reason=self._lifecycle.reason,
+            batched=self.batched,
+            dispatch=self.dispatch,
+            instances=self._pool.instances,
+            busy=min(len(running), self._pool.instances),
+            queued_items=batcher.queue.waiting,
+            queued_rows=batcher.queue.rows,
+            in_flight_items=batcher.live - batcher.queue.waiting,
+            longest_run_ns=self._scheduler.now_ns() - taken_ns if taken_ns else 0,
+            batches=batcher.pump.batches,
+            accepted=counts.accepted,
+            refused=counts.refused,
+            succeeded=counts.succeeded,
+            failed=counts.failed,
+            expired=counts.expired,
+            cancelled=counts.cancelled,
+            closed=counts.closed,
+        )
+
+    def __repr__(self) -> str:
+        batcher = self._batcher
+        busy = min(len(batcher.pump.running), self._pool.instances)
+        return (
+            f"<Runtime {self.name} {self._lifecycle.state.value} {busy}/{self._pool.instances} busy, "
+            f"{batcher.queue.waiting} queued>"
+        )

@@ -1,0 +1,123 @@
+"""A model's inputs and outputs, and the check of tensors against them.
+
+Shapes: a dimension of -1 is free. `batch_axis` is the axis along which rows are counted; None on an input
+means that every request of a batch must bring the same value (a scalar such as a sampling rate).
+Errors: InvalidInput, with the tensor's name, what was found and what would be accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from runtimes.errors import InvalidInput
+from runtimes.tensor import Array, Datatype, Tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One named input or output.
+
+    `symbols` holds the model's names for its free dimensions ("batch"), None where it gives none.
+    `maps` marks an output that is a sequence of maps (ZipMap): an object array of dicts, one a row.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    symbols: tuple[str | None, ...] = ()
+    batch_axis: int | None = None
+    maps: bool = False
+
+    def describe(self) -> str:
+        return f"{self.datatype.v2} {list(self.shape)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """Inputs and outputs in the model's order. `batched` is true once batching is proven safe."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batched: bool = False
+
+    def input(self, name: str) -> TensorSpec:
+        for spec in self.inputs:
+            if spec.name == name:
+                return spec
+        raise InvalidInput(f"there is no input {name!r}; the model's inputs are {_names(self.inputs)}")
+
+    def output(self, name: str) -> TensorSpec:
+        for spec in self.outputs:
+            if spec.name == name:
+                return spec
+        raise InvalidInput(f"there is no output {name!r}; the model's outputs are {_names(self.outputs)}")
+
+    def unbatched(self) -> Signature:
+        """The same signature for a model that is run one request at a time."""
+        return replace(self, batched=False)
+
+    def check(self, inputs: Tensors) -> int:
+        """Check datatypes and shapes; returns the request's rows (1 where the model has no batch axis)."""
+        if len(inputs) != len(self.inputs):
+            self._refuse_names(inputs)
+        rows = -1
+        for spec in self.inputs:
+            array = inputs.get(spec.name)
+            if array is None:
+                self._refuse_names(inputs)
+            if array.dtype != spec.datatype.dtype:
+                raise InvalidInput(f"input {spec.name!r} is {array.dtype}; the model takes {spec.describe()}")
+            if not _fits(array.shape, spec.shape):
+                raise InvalidInput(
+                    f"input {spec.name!r} has shape {list(array.shape)}; the model takes {spec.describe()}"
+                )
+            if spec.batch_axis is not None:
+                size = array.shape[spec.batch_axis]
+                if rows not in (-1, size):
+                    raise InvalidInput(
+                        f"input {spec.name!r} has {size} rows where another input has {rows}; "
+                        "all inputs of a request have the same number of rows"
+                    )
+                rows = size
+        return 1 if rows == -1 else rows
+
+    def key(self, inputs: Tensors, outputs: tuple[str, ...] | None) -> Hashable:
+        """What must be equal for two requests to share a batch: shapes beside the batch axis, the values of
+        inputs without one, and the requested outputs."""
+        parts: list[Hashable] = [outputs]
+        for spec in self.inputs:
+            array = inputs[spec.name]
+            axis = spec.batch_axis
+            if axis is None:
+                parts.append((array.shape, _bytes_of(array)))
+            elif -1 in spec.shape[:axis] or -1 in spec.shape[axis + 1 :]:
+                parts.append(array.shape[:axis] + array.shape[axis + 1 :])
+        return tuple(parts)
+
+    def _refuse_names(self, inputs: Tensors) -> NoReturn:
+        wanted = {spec.name for spec in self.inputs}
+        unknown = [name for name in inputs if name not in wanted]
+        if unknown:
+            raise InvalidInput(f"there is no input {unknown[0]!r}; the model's inputs are {_names(self.inputs)}")
+        missing = sorted(wanted - set(inputs))
+        raise InvalidInput(f"input {missing[0]!r} is missing; the model's inputs are {_names(self.inputs)}")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    # A loop, not all(): this runs for every request, and a generator costs half a microsecond.
+    if len(shape) != len(wanted):
+        return False
+    for size, want in zip(shape, wanted, strict=True):  # noqa: SIM110
+        if want not in (-1, size):
+            return False
+    return True
+
+
+def _bytes_of(array: Array) -> Hashable:
+    return tuple(array.ravel()) if array.dtype == object else array.tobytes()
+
+
+def _names(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name!r} ({spec.describe()})" for spec in specs)

@@ -1,0 +1,289 @@
+"""The metrics page as its readers see it: valid in both formats, complete, bounded, documented, near the truth."""
+
+from __future__ import annotations
+
+import bisect
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from gateway.telemetry import triton
+from gateway.telemetry.metrics import (
+    TABLE,
+    DeploymentFacts,
+    SupervisorFacts,
+    page,
+    reference,
+    render,
+    wants_open_metrics,
+)
+from gateway.telemetry.record import DURATION_EDGES_NS, OUTCOMES, REASONS, DeploymentRecord, Histogram, ScorerRecord
+from gateway.telemetry.totals import ScorerTotals, add
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
+CODES = (200, 400, 424)
+MS = 1_000_000
+
+Key = tuple[str, frozenset[tuple[str, str]]]
+
+
+def _load(record: DeploymentRecord) -> None:
+    for code in CODES:
+        record.answered(code, 9 * MS, MS, 2 * MS, 3 * MS, MS, MS)
+    record.ran(4, 2, 3 * MS, False)
+    record.ran(4, 2, 3 * MS, True)
+    record.expired(1)
+    record.cancelled(1)
+    record.hung_up()
+    for outcome in OUTCOMES:
+        record.mirrored(outcome)
+    record.request_bytes += 1000
+    record.response_bytes += 100
+    record.in_flight = 2
+    record.queue_depth = 1
+
+
+def _totals(deployments: int) -> ScorerTotals:
+    """A scorer with one deployment an endpoint, which is what costs most series a deployment."""
+    record = ScorerRecord()
+    for number in range(deployments):
+        _load(record.deployment(f"endpoint{number}", "blue"))
+        for reason in REASONS:
+            record.endpoint(f"endpoint{number}").rejected(reason)
+    record.unknown(404)
+    return record.snapshot()
+
+
+def _facts(deployments: int) -> SupervisorFacts:
+    return SupervisorFacts(
+        version="0.1.0",
+        python="3.11.7",
+        onnxruntime="1.22.0",
+        started_unix_s=1_700_000_000.5,
+        scorers={"starting": 0, "ready": 2, "draining": 0, "dead": 0},
+        scorer_restarts={"exit": 1, "signal": 0, "hung": 0},
+        tls_expiry_unix_s=1_800_000_000.0,
+        config_reloads={"applied": 3, "refused": 1},
+        deployments=tuple(
+            DeploymentFacts(
+                endpoint=f"endpoint{number}",
+                deployment="blue",
+                sha256="ab" * 32,
+                provider="cpu",
+                load_s=0.25,
+                traffic=90,
+                version="1",
+            )
+            for number in range(deployments)
+        ),
+    )
+
+
+def _samples(body: bytes, parse: Callable[[str], Iterable[Metric]] = parse_text) -> dict[Key, float]:
+    found: dict[Key, float] = {}
+    for family in parse(body.decode()):
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in found, f"{key} is there twice"
+            found[key] = sample.value
+    return found
+
+
+def _value(samples: dict[Key, float], name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+def test_the_page_shows_what_was_counted() -> None:
+    samples = _samples(render(add(_totals(1), _totals(1)), _facts(1)))
+    one = {"endpoint": "endpoint0", "deployment": "blue"}
+    assert _value(samples, "gateway_requests_total", **one, code="200") == 2
+    assert _value(samples, "gateway_requests_total", endpoint="", deployment="", code="404") == 2
+    assert _value(samples, "gateway_request_duration_seconds_bucket", **one, le="0.0075") == 0
+    assert _value(samples, "gateway_request_duration_seconds_bucket", **one, le="0.01") == 6
+    assert _value(samples, "gateway_request_duration_seconds_bucket", **one, le="+Inf") == 6
+    assert _value(samples, "gateway_request_duration_seconds_count", **one) == 6
+    assert _value(samples, "gateway_request_duration_seconds_sum", **one) == pytest.approx(0.054)
+    assert _value(samples, "gateway_stage_duration_seconds_sum", **one, stage="queue") == pytest.approx(0.012)
+    assert _value(samples, "gateway_batch_size_bucket", **one, le="4.0") == 4
+    assert _value(samples, "gateway_batch_size_sum", **one) == 16
+    assert _value(samples, "gateway_rejected_total", endpoint="endpoint0", reason="queue_full") == 2
+    assert _value(samples, "gateway_mirror_total", **one, outcome="dropped") == 2
+    assert _value(samples, "gateway_requests_in_flight", **one) == 4
+    assert _value(samples, "gateway_traffic_weight", **one) == 90
+    assert _value(samples, "gateway_model_info", **one, version="1", sha256="ab" * 32, provider="cpu") == 1
+    assert _value(samples, "gateway_scorers", state="ready") == 2
+    assert _value(samples, "gateway_scorer_restarts_total", reason="exit") == 1
+    assert _value(samples, "gateway_config_reloads_total", outcome="applied") == 3
+    assert _value(samples, "gateway_config_last_reload_success") == 1
+    assert _value(samples, "gateway_tls_certificate_expiry_timestamp_seconds") == 1_800_000_000
+    assert _value(samples, "process_start_time_seconds") == 1_700_000_000.5
+
+
+def test_every_metric_of_the_table_is_shown_and_no_other() -> None:
+    families = {family.name: family for family in parse_text(render(_totals(1), _facts(1)).decode())}
+    assert set(families) == {row.name.removesuffix("_total") for row in TABLE}
+    for row in TABLE:
+        family = families[row.name.removesuffix("_total")]
+        assert (family.type, family.documentation) == (row.kind, row.help)
+        assert family.samples, f"{row.name} has no samples"
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(row.labels)
+
+
+def test_without_tls_or_deployments_the_page_still_stands() -> None:
+    facts = SupervisorFacts(version="0", python="3", onnxruntime="1", started_unix_s=0, is_last_reload_applied=False)
+    samples = _samples(render(ScorerTotals(), facts))
+    assert _value(samples, "gateway_config_last_reload_success") == 0
+    assert not any(name.startswith("gateway_tls") for name, _ in samples)
+
+
+def test_both_formats_say_the_same() -> None:
+    text = _samples(render(_totals(2), _facts(2), True))
+    assert _samples(render(_totals(2), _facts(2), True, True), parse_open_metrics) == text
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_open"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", False),
+        ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", True),
+        ("text/plain, APPLICATION/OPENMETRICS-TEXT; version=\x00", True),
+        ("application/openmetrics-textual", False),
+    ],
+)
+def test_the_accept_header_chooses_the_format(accept: str, is_open: bool) -> None:
+    body, content_type = page(_totals(1), _facts(1), accept=accept)
+    assert wants_open_metrics(accept) is is_open
+    assert body.endswith(b"# EOF\n") is is_open
+    expected = "application/openmetrics-text; version=1.0.0" if is_open else "text/plain; version=0.0.4"
+    assert content_type == f"{expected}; charset=utf-8"
+
+
+@pytest.mark.parametrize("deployments", [0, 1, 3])
+@pytest.mark.parametrize("triton_aliases", [False, True])
+def test_the_number_of_series_is_bounded(deployments: int, triton_aliases: bool) -> None:
+    series = _samples(render(_totals(deployments), _facts(deployments), triton_aliases))
+    codes = [key for key in series if key[0] == "gateway_requests_total"]
+    assert len(series) - len(codes) <= 60 + 140 * deployments
+    assert len(codes) == len(CODES) * deployments + 1
+
+
+def test_a_deployment_that_is_gone_takes_its_series_along() -> None:
+    record = ScorerRecord()
+    _load(record.deployment("digits", "blue"))
+    _load(record.deployment("digits", "green"))
+    before = _samples(render(record.snapshot(), _facts(0), True))
+    record.drop("digits", "green")
+    after = _samples(render(record.snapshot(), _facts(0), True))
+    assert after == {key: value for key, value in before.items() if "green" not in dict(key[1]).values()}
+
+
+def test_odd_names_cannot_break_the_page() -> None:
+    record = ScorerRecord()
+    _load(record.deployment('a"b\\c\nd', "\u2028"))
+    parsers: dict[bool, Callable[[str], Iterable[Metric]]] = {False: parse_text, True: parse_open_metrics}
+    for is_open, parse in parsers.items():
+        samples = _samples(render(record.snapshot(), _facts(0), True, is_open), parse)
+        assert _value(samples, "gateway_queue_depth", endpoint='a"b\\c\nd', deployment="\u2028") == 1
+
+
+def test_names_follow_the_rules() -> None:
+    names = [row.name for row in TABLE]
+    assert len(names) == len(set(names))
+    for row in TABLE:
+        assert re.fullmatch(r"(gateway|process)_[a-z0-9_]+", row.name)
+        assert row.name.endswith("_total") == (row.kind == "counter")
+        assert bool(row.edges) == (row.kind == "histogram")
+        assert row.help.endswith(".")
+
+
+def test_the_reference_page_is_the_table() -> None:
+    assert REFERENCE.read_text(encoding="utf-8") == reference(), (
+        f"{REFERENCE.name} is out of date; write it anew from gateway.telemetry.metrics.reference()"
+    )
+    for name in [row.name for row in TABLE] + [row.name for row in triton.TABLE]:
+        assert f"`{name}`" in reference()
+
+
+def _promtool() -> str:
+    found = os.environ.get("PROMTOOL") or shutil.which("promtool")
+    if not found:
+        pytest.skip("promtool is not on PATH and PROMTOOL is not set; Debian has it in the package prometheus")
+    return found
+
+
+def test_promtool_finds_nothing_to_say() -> None:
+    done = subprocess.run(
+        [_promtool(), "check", "metrics"], input=render(_totals(2), _facts(2)), capture_output=True, timeout=30
+    )
+    assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (0, "", "")
+
+
+def test_promtool_only_minds_the_names_that_triton_chose() -> None:
+    done = subprocess.run(
+        [_promtool(), "check", "metrics"], input=render(_totals(2), _facts(2), True), capture_output=True, timeout=30
+    )
+    # 3: the page is valid and there are remarks; 1 would be a page that cannot be read.
+    assert done.returncode == 3
+    assert {line.split("_")[0] for line in (done.stdout + done.stderr).decode().splitlines()} == {"nv"}
+
+
+def _quantile(histogram: Histogram, q: float) -> float:
+    """What Prometheus' histogram_quantile says: linear inside the bucket."""
+    counts = histogram.totals().counts
+    below, rank = 0, q * sum(counts)
+    for index, count in enumerate(counts[:-1]):
+        if count and below + count >= rank:
+            low = histogram.edges[index - 1] if index else 0
+            return low + (histogram.edges[index] - low) * (rank - below) / count
+        below += count
+    return histogram.edges[-1]
+
+
+LONG_TAILS: dict[str, Callable[[random.Random], float]] = {
+    "log-normal with a p99 of 32.5 ms": lambda chance: chance.lognormvariate(2.32, 0.5) * MS,
+    "exponential, mean 2 ms": lambda chance: chance.expovariate(1 / 2) * MS,
+    "hits and misses": lambda chance: (
+        (1 + chance.random() if chance.random() < 0.9 else 60 + 30 * chance.random()) * MS
+    ),
+}
+# A tail that ends in the lower part of a wide bucket: the estimate is too high, by as much as the bucket is wide.
+SHORT_TAILS: dict[str, Callable[[random.Random], float]] = {
+    "normal around 9 ms": lambda chance: max(0.1, chance.gauss(9, 1.5)) * MS,
+    "uniform to 400 ms": lambda chance: 400 * chance.random() * MS,
+}
+SHAPES = LONG_TAILS | SHORT_TAILS
+
+
+def _p99(shape: str) -> tuple[float, int]:
+    """As the buckets have it, and as it is."""
+    chance = random.Random(f"seed of {shape}")
+    values = sorted(int(SHAPES[shape](chance)) for _ in range(20_000))
+    histogram = Histogram(DURATION_EDGES_NS)
+    for value in values:
+        histogram.observe(value)
+    return _quantile(histogram, 0.99), values[int(0.99 * len(values)) - 1]
+
+
+@pytest.mark.parametrize("shape", LONG_TAILS)
+def test_the_p99_of_a_long_tail_is_within_a_tenth_of_the_truth(shape: str) -> None:
+    estimate, truth = _p99(shape)
+    assert estimate == pytest.approx(truth, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_p99_is_right_to_the_bucket(shape: str) -> None:
+    estimate, truth = _p99(shape)
+    bucket = bisect.bisect_left(DURATION_EDGES_NS, truth)
+    assert DURATION_EDGES_NS[bucket - 1] <= estimate <= DURATION_EDGES_NS[bucket]

@@ -1,0 +1,164 @@
+"""The walls of the house: who may import whom, which file names which foreign thing, what every module says first."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*ROOT.glob("runtimes/**/*.py"), *ROOT.glob("gateway/**/*.py")])
+
+# A module of the left may not import from the right, at any depth.
+WALLS = {
+    "runtimes": ("gateway", "bench", "starlette", "uvicorn", "prometheus_client", "msgspec", "orjson", "httpx"),
+    "gateway.dataplane": (
+        "gateway.controlplane",
+        "gateway.supervisor",
+        "gateway.fleet",
+        "gateway.cli",
+        "gateway.scorer",
+    ),
+    "gateway.controlplane": (
+        "gateway.dataplane",
+        "gateway.scorer",
+        "gateway.supervisor",
+        "gateway.fleet",
+        "gateway.cli",
+    ),
+    "gateway.telemetry": ("gateway.dataplane", "gateway.controlplane", "gateway.supervisor", "gateway.scorer"),
+    "gateway.scorer": ("gateway.controlplane", "gateway.supervisor", "gateway.fleet", "gateway.cli"),
+    "gateway.supervisor": ("gateway.dataplane", "gateway.scorer", "gateway.cli", "onnxruntime"),
+    "gateway.snapshot": ("gateway.dataplane", "gateway.controlplane", "gateway.channel", "gateway.settings"),
+    "gateway.resources": ("gateway.snapshot", "gateway.channel", "gateway.settings", "gateway.errors"),
+    "gateway.errors": ("gateway.",),
+    "gateway.listener": ("gateway.dataplane", "gateway.controlplane", "gateway.settings", "runtimes.runtime"),
+}
+
+# A foreign thing has one house: only modules with these prefixes may import it.
+HOUSES = {
+    "onnxruntime": ("runtimes.onnx",),
+    "uvicorn": ("gateway.listener",),
+    "httptools": ("gateway.listener",),
+    "prometheus_client": ("gateway.telemetry.metrics", "gateway.telemetry.triton"),
+    "yaml": ("gateway.yaml_text",),
+    "typer": ("gateway.cli",),
+    "httpx": ("gateway.dataplane.oidc",),
+    "jwt": ("gateway.credentials", "gateway.dataplane.oidc"),
+    "watchfiles": ("gateway.supervisor",),
+    "mmap": ("gateway.seats", "runtimes.onnx.external"),
+}
+
+# Only these may look behind the front door of `runtimes`.
+BEHIND_THE_DOOR = {
+    "gateway.dataplane.prepare": {"runtimes.loader", "runtimes.runtime"},
+    "gateway.dataplane.live": {"runtimes.runtime"},
+}
+
+PURE = (
+    "runtimes.batching.policy",
+    "runtimes.batching.collate",
+    "runtimes.batching.queue",
+    "runtimes.signature",
+    "runtimes.lifecycle",
+    "gateway.dataplane.route",
+    "gateway.controlplane.rules",
+    "gateway.controlplane.plan",
+)
+IMPURE = ("asyncio", "threading", "time", "random", "logging", "os", "socket")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module, node.lineno
+
+
+def is_under(module: str, prefix: str) -> bool:
+    return module == prefix or module.startswith(prefix.rstrip(".") + ".")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_a_module_imports_only_downwards(path: Path) -> None:
+    module = module_of(path)
+    for prefix, forbidden in WALLS.items():
+        if not is_under(module, prefix):
+            continue
+        for name, line in imports_of(path):
+            offends = [wall for wall in forbidden if is_under(name, wall)]
+            assert not offends, f"{path.relative_to(ROOT)}:{line} imports {name}; {prefix} may not"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_a_foreign_thing_has_one_house(path: Path) -> None:
+    module = module_of(path)
+    for name, line in imports_of(path):
+        for foreign, houses in HOUSES.items():
+            if is_under(name, foreign):
+                at_home = any(is_under(module, house) for house in houses)
+                assert at_home, f"{path.relative_to(ROOT)}:{line} imports {name}; only {houses} may"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if "gateway" in path.parts], ids=module_of)
+def test_the_gateway_enters_runtimes_by_the_front_door(path: Path) -> None:
+    allowed = BEHIND_THE_DOOR.get(module_of(path), set()) | {"runtimes"}
+    for name, line in imports_of(path):
+        if is_under(name, "runtimes"):
+            assert name in allowed, f"{path.relative_to(ROOT)}:{line} imports {name}; import it from runtimes"
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_pure_module_has_no_clock_no_chance_and_no_loop(module: str) -> None:
+    path = ROOT / (module.replace(".", "/") + ".py")
+    for name, line in imports_of(path):
+        assert name.split(".")[0] not in IMPURE, (
+            f"{path.relative_to(ROOT)}:{line} imports {name}; it is a pure module"
+        )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_a_module_says_first_what_it_is_for(path: Path) -> None:
+    text = path.read_text()
+    if text.strip():
+        assert ast.get_docstring(ast.parse(text)), f"{path.relative_to(ROOT)} has no module docstring"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_no_module_keeps_mutable_state(path: Path) -> None:
+    for node in ast.parse(path.read_text()).body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        value = getattr(node, "value", None)
+        empty = isinstance(value, ast.Dict | ast.List | ast.Set) and not ast.unparse(value).strip("{}[] ")
+        assert not (names and empty), (
+            f"{path.relative_to(ROOT)}:{node.lineno} {names[0]} starts empty: it is filled later"
+        )
+
+
+def test_the_map_in_the_architecture_names_every_module_and_nothing_else() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    section = text.split("## Module map")[1].split("\n## ")[0]
+    named = {line.split("`")[1] for line in section.splitlines() if line.startswith("| `")}
+    there = {str(path.relative_to(ROOT)) for path in SOURCES if path.read_text().strip()}
+    assert named == there, f"missing in the map: {sorted(there - named)}; no longer there: {sorted(named - there)}"
+
+
+def test_secrets_are_never_compared_with_equals() -> None:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
+                text = ast.unparse(node).lower()
+                secret = any(
+                    word in text for word in ("primary_key", "secondary_key", "access_token", "management_token")
+                )
+                assert not secret, f"{path.relative_to(ROOT)}:{node.lineno} compares a secret: {ast.unparse(node)}"
