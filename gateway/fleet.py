@@ -133,8 +133,16 @@ class ScorerProcess:
                 self._process.kill()
 
     def close(self) -> None:
+        """A scorer whose channel is closed ends by itself."""
         if self._channel is not None:
             self._channel.close()
+
+    async def end(self) -> None:
+        """End the process now, and wait until it has."""
+        self.close()
+        self.kill()
+        if self._process is not None:
+            await self.wait()
 
 
 class Ledger:
@@ -236,9 +244,7 @@ class Fleet:
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
-        for scorer in self.scorers:
-            scorer.close()
-            scorer.kill()
+        await asyncio.gather(*(scorer.end() for scorer in self.scorers))
         self._close_sockets()
 
     async def _drain(self, scorer: ScorerProcess, message: Drain) -> None:

@@ -429,22 +429,24 @@ def bind(host: str, port: int, *, shared: int = 1) -> list[socket.socket]:
     Errors: PortInUse. A port that another program listens on is refused, though the kernel would share it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sockets: list[socket.socket] = []
     try:
         if port:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, port))
-        sockets: list[socket.socket] = []
         for _ in range(shared):
             sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind((host, port))
             sock.listen(2048)
             sock.setblocking(False)
             port = sock.getsockname()[1]
-            sockets.append(sock)
     except OSError as error:
+        for sock in sockets:
+            sock.close()
         raise PortInUse(_cannot_listen(host, port, error)) from error
     return sockets
 

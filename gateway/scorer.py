@@ -41,6 +41,7 @@ from gateway.listener import HttpServer
 from gateway.seats import SeatTable
 from gateway.telemetry.logs import configure
 from gateway.telemetry.record import ScorerRecord
+from gateway.telemetry.totals import ScorerTotals
 from gateway.tls import ServerContext, make_context, reload
 from runtimes import LoopScheduler
 
@@ -83,7 +84,7 @@ class Scorer:
             case Abort():
                 self._preparer.abort(message.revision)
             case Collect():
-                return Collected(totals=self._record.snapshot())
+                return Collected(totals=self._totals())
             case ReloadTls():
                 if self._context is not None and self._settings is not None:
                     reload(self._context, Path(self._settings.tls_cert), Path(self._settings.tls_key))
@@ -117,9 +118,16 @@ class Scorer:
             mirror_in_flight_max=settings.mirror_in_flight_max,
         )
         scoring = Scoring(options, scheduler)
-        pages = documents(cell, scoring, self._gather, settings.version)
+        pages = documents(cell, scoring, self._record, self._gather, settings.version)
         app = ScoringApp(cell, scoring, pages, settings.domain)
         self._server = HttpServer(app, settings.http, self._context)
+
+    def _totals(self) -> ScorerTotals:
+        """The counters, with the gauges as they are now."""
+        self._preparer.measure()
+        self._record.connections_open = self._server.connections
+        self._record.connections_refused = self._server.edge.refused.get("connections", 0)
+        return self._record.snapshot()
 
     async def _gather(self) -> Collected:
         """All scorers' counters, summed by the supervisor."""

@@ -27,7 +27,7 @@ class AuthSpec:
 
     mode: str
     key_digests: tuple[bytes, ...] = ()
-    token_secret: bytes = b""
+    token_secret: bytes = field(default=b"", repr=False)
     oidc: OidcSpec | None = None
 
 

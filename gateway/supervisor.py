@@ -47,10 +47,15 @@ from runtimes import available_cores
 
 log = logging.getLogger(__name__)
 
+RENEW_EVERY_S = 24 * 3600.0
+
 EMPTY = Desired(endpoints={}, deployments={})
 NOTHING_APPLIED = Applied(learned={}, loaded={}, failures={})
 
-CANNOT_START = (StateError, FolderError, CertificateError, TlsError, PortInUse, ChangeRefused, ScorerDied)
+CANNOT_START = (
+    *(StateError, FolderError, CertificateError, TlsError, PortInUse),
+    *(ChangeRefused, ScorerDied, RemoteFailed),
+)
 
 
 def serve(settings: Settings) -> int:
@@ -114,14 +119,17 @@ class Supervisor:
         desired = self._read()
         settings = self._settings
         scorers = settings.scorers or available_cores()
+        scorer_settings = self._scorer_settings(scorers)
         sockets = bind(settings.scoring.host, settings.scoring.port, shared=scorers)
         scoring = _at(settings.scoring, sockets[0].getsockname()[1])
         seats_fd = SeatTable.create(scorers)
         self._seats = SeatTable(seats_fd, scorers)
-        self._fleet = Fleet(self._scorer_settings(scorers), sockets, self._seats, seats_fd, self._count_restart)
+        self._fleet = Fleet(scorer_settings, sockets, self._seats, seats_fd, self._count_restart)
         self._listen_to_signals()
         telemetry = await self._listen(settings.telemetry, telemetry_app(self))
         token = self._state.management_token()
+        # Made now, so that `gateway token` finds it whichever endpoint comes later.
+        self._state.token_secret()
         management = await self._listen(settings.management, management_app(self, token))
         await self._fleet.start()
         await self._apply(desired, tolerated=None)
@@ -256,7 +264,6 @@ class Supervisor:
             seats=self._seat_rows,
             defaults=Defaults(
                 body_bytes_max=self._settings.max_body_bytes,
-                allow_cpu_fallback=self._settings.allow_cpu_fallback,
                 cache_dir=str(self._state.path / "cache"),
             ),
         )
@@ -289,8 +296,8 @@ class Supervisor:
     # Listeners, certificates, signals.
 
     async def _listen(self, where: Listen, app: Any) -> Listen:
-        (sock,) = bind(where.host, where.port)
         server = HttpServer(app, HttpLimits(), self._context() if where.scheme == "https" else None)
+        (sock,) = bind(where.host, where.port)
         await server.start(sock)
         self._servers.append(server)
         return _at(where, sock.getsockname()[1])
@@ -351,6 +358,8 @@ class Supervisor:
     def _watch_certificates(self) -> None:
         if self._contexts or self._settings.scoring.scheme == "https":
             self._run(self._reload_certificates())
+        if self._certificates is not None:
+            self._run(self._renew_certificates())
 
     async def _reload_certificates(self) -> None:
         from watchfiles import awatch
@@ -358,6 +367,15 @@ class Supervisor:
         folders = {path.absolute().parent for path in self._pair()}
         async for _ in awatch(*folders, recursive=False):
             await self._load_certificates()
+
+    async def _renew_certificates(self) -> None:
+        """Makes a new certificate before the private CA's runs out; writing it makes the watch load it."""
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S)
+            try:
+                await asyncio.to_thread(self._own_certificates)
+            except CertificateError as error:
+                log.error("the certificate could not be renewed: %s", error)
 
     async def _load_certificates(self) -> None:
         assert self._fleet is not None

@@ -45,8 +45,8 @@ HOUSES = {
     "prometheus_client": ("gateway.telemetry.metrics", "gateway.telemetry.triton"),
     "yaml": ("gateway.yaml_text",),
     "typer": ("gateway.cli",),
-    "httpx": ("gateway.dataplane.oidc",),
-    "jwt": ("gateway.credentials", "gateway.dataplane.oidc"),
+    "httpx": ("gateway.dataplane.jwks",),
+    "jwt": ("gateway.credentials", "gateway.dataplane.oidc", "gateway.dataplane.jwks"),
     "watchfiles": ("gateway.supervisor",),
     "mmap": ("gateway.seats", "runtimes.onnx.external"),
 }

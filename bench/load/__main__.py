@@ -27,6 +27,8 @@ SMOKE_CASES = ("digits/blue json", "wide/dense binary")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    # Before this process gives up a core, so that the facts name them all.
+    facts = machine.facts()
     gateway_cores, generator_cores = _placement(options.placement)
     scorers = options.scorers or max(1, len(gateway_cores))
     if gateway_cores:
@@ -44,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StartFailed, GeneratorFailed, WrongAnswer) as error:
         print(error, file=sys.stderr)
         return 1
+    print(_headline(facts, scorers, options.tls))
     print(report.table(samples, settings.connections))
     if options.out:
-        _write(options, gateway_cores, generator_cores, scorers, samples)
+        _write(options, facts, gateway_cores, generator_cores, scorers, samples)
     return 1 if report.refused(samples) else 0
 
 
@@ -69,7 +72,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=None, help="default: bench/results/load.json; none with --smoke")
     options = parser.parse_args(arguments)
     if options.smoke:
-        options.rounds, options.seconds, options.warm_up = 1, 0.5, 0.2
+        options.rounds, options.seconds, options.warm_up = 1, 0.4, 0.1
     elif options.out is None:
         options.out = RESULTS / ("load-tls.json" if options.tls else "load.json")
     return options
@@ -107,8 +110,16 @@ def _wanted(case: Case, options: argparse.Namespace) -> bool:
     return options.only in case.label and (not options.smoke or case.label in SMOKE_CASES)
 
 
+def _headline(facts: dict[str, object], scorers: int, tls: bool) -> str:
+    return (
+        f"{facts['processor']}, {facts['cores']} cores, Python {facts['python']}; scorers: {scorers}; "
+        f"{'https' if tls else 'http'}\n"
+    )
+
+
 def _write(
     options: argparse.Namespace,
+    facts: dict[str, object],
     gateway_cores: list[int],
     generator_cores: list[int],
     scorers: int,
@@ -116,7 +127,7 @@ def _write(
 ) -> None:
     document = {
         "measured": time.strftime("%Y-%m-%d"),
-        "machine": machine.facts(),
+        "machine": facts,
         "settings": {
             "rounds": options.rounds,
             "seconds": options.seconds,

@@ -19,7 +19,6 @@ class Defaults:
     """Settings of the process that a deployment inherits where its YAML says nothing."""
 
     body_bytes_max: int
-    allow_cpu_fallback: bool
     cache_dir: str
 
 
@@ -88,7 +87,7 @@ def _deployment(deployment: Deployment, sha256: str, seat: int, defaults: Defaul
         path=str(deployment.model_path),
         sha256=sha256,
         provider=deployment.provider,
-        allow_cpu_fallback=deployment.allow_cpu_fallback or defaults.allow_cpu_fallback,
+        allow_cpu_fallback=deployment.allow_cpu_fallback,
         device_ids=deployment.device_ids,
         gpu_memory_bytes=deployment.gpu_memory_bytes,
         cache_dir=defaults.cache_dir,

@@ -45,6 +45,10 @@ class StateError(Exception):
     """The state folder, or a key that was given, cannot be used; the message says why."""
 
 
+class UnknownEndpoint(StateError, LookupError):
+    """No endpoint of that name was ever served from the folder."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
     """The two keys of an endpoint; either opens it."""
@@ -265,7 +269,7 @@ def _need_record(state: Path, endpoint: str) -> Record:
         return record
     known = sorted(path.stem for path in (state.absolute() / "keys").glob("*.json"))
     found = f"it knows {', '.join(known)}" if known else "no endpoint was ever served from it"
-    raise StateError(f"the state folder {state.absolute()} has nothing of endpoint {endpoint}; {found}")
+    raise UnknownEndpoint(f"the state folder {state.absolute()} has nothing of endpoint {endpoint}; {found}")
 
 
 def _source_of(source: SecretSource | None) -> Source | None:

@@ -24,6 +24,7 @@ from gateway.dataplane.oidc import KeysNeeded
 from gateway.dataplane.score import Scoring
 from gateway.dataplane.swagger import swagger
 from gateway.errors import Code, Problem, retry_after
+from gateway.telemetry.record import ScorerRecord
 from gateway.telemetry.totals import ScorerTotals, Tally, statistics
 from runtimes import now_ns
 
@@ -39,9 +40,9 @@ NOT_OFFERED = {
 }
 
 
-def documents(cell: SnapshotCell, scoring: Scoring, gather: Gather, version: str) -> Starlette:
+def documents(cell: SnapshotCell, scoring: Scoring, record: ScorerRecord, gather: Gather, version: str) -> Starlette:
     """The application behind the scoring paths. `gather` asks for the counters of all scorers."""
-    pages = _Documents(cell, scoring, gather, version)
+    pages = _Documents(cell, scoring, record, gather, version)
     model = "/v2/models/{model}"
     versioned = "/v2/models/{model}/versions/{version}"
     routes = [
@@ -70,8 +71,11 @@ def documents(cell: SnapshotCell, scoring: Scoring, gather: Gather, version: str
 
 
 class _Documents:
-    def __init__(self, cell: SnapshotCell, scoring: Scoring, gather: Gather, version: str) -> None:
+    def __init__(
+        self, cell: SnapshotCell, scoring: Scoring, record: ScorerRecord, gather: Gather, version: str
+    ) -> None:
         self._cell = cell
+        self._record = record
         self._scoring = scoring
         self._gather = gather
         self._version = version
@@ -168,6 +172,7 @@ class _Documents:
         if path.startswith("/v2/repository/"):
             reason = "models are loaded and unloaded by changing what the gateway serves, not by clients"
             return await self.on_problem(request, Problem(Code.NOT_IMPLEMENTED, reason))
+        self._record.unknown(404)
         return await self.on_problem(request, Problem(Code.NOT_FOUND, _where(path, self._cell)))
 
     async def on_not_allowed(self, request: Request, error: Exception) -> Response:

@@ -69,9 +69,12 @@ class Preparer:
         self._prepared: dict[str, _Ready] = {}
         self._pending: SnapshotSpec | None = None
         self._failures: dict[str, str] = {}
+        self._authenticators: dict[str, Authenticator] = {}
 
     async def prepare(self, spec: SnapshotSpec, learned: LearnedByName) -> Prepared:
-        """Load what the spec names and is not loaded yet."""
+        """Load what the spec names and is not loaded yet. Errors: ValueError for a way of proving callers that
+        cannot work."""
+        authenticators = await self._prove_callers(spec)
         failures: dict[str, str] = {}
         wanted: dict[str, _Ready] = {}
         for name, deployment in _deployments(spec):
@@ -86,6 +89,7 @@ class Preparer:
         self._prepared = wanted
         self._pending = spec
         self._failures = failures
+        self._authenticators = authenticators
         return Prepared(
             revision=spec.revision,
             learned={name: ready.learned for name, ready in wanted.items()},
@@ -118,8 +122,28 @@ class Preparer:
             self._prepared = {}
             self._pending = None
 
+    def measure(self) -> None:
+        """Set the gauges of what is served: how many items wait in each queue."""
+        for name, ready in self._served.items():
+            endpoint, key = name.split("/")
+            self._record.deployment(endpoint, key).queue_depth = ready.live.runtime.status().queued_items
+
     def close(self) -> None:
         self._loader.shutdown(wait=False, cancel_futures=True)
+
+    async def _prove_callers(self, spec: SnapshotSpec) -> dict[str, Authenticator]:
+        """One authenticator an endpoint. Verified tokens and fetched keys stay while its rules do not change."""
+        authenticators = {}
+        for name, endpoint in spec.endpoints.items():
+            before = self._cell.current.endpoints.get(name)
+            if before is not None and (before.spec.auth, before.spec.name) == (endpoint.auth, endpoint.name):
+                authenticators[name] = before.authenticator
+                continue
+            authenticators[name] = Authenticator(endpoint.auth, endpoint.name)
+            if endpoint.auth.oidc is not None:
+                # Now, so that the first caller need not wait; an issuer that is away is asked again later.
+                await authenticators[name].refresh()
+        return authenticators
 
     def _known(self, name: str, spec: RuntimeSpec) -> _Ready | None:
         for ready in (self._served.get(name), self._prepared.get(name)):
@@ -173,12 +197,9 @@ class Preparer:
             if f"{name}/{key}" in self._served
         }
         failed = {key: self._failures[f"{name}/{key}"] for key in spec.deployments if key not in deployments}
-        # Verified tokens and fetched keys stay as long as the way callers prove themselves does not change.
-        same = before is not None and before.spec.auth == spec.auth and before.spec.name == spec.name
-        authenticator = before.authenticator if before and same else Authenticator(spec.auth, spec.name)
         endpoint = LiveEndpoint(
             spec=spec,
-            authenticator=authenticator,
+            authenticator=self._authenticators[name],
             deployments=deployments,
             failed=failed,
             record=self._record.endpoint(name),

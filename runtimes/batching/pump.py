@@ -93,6 +93,7 @@ class Pump:
         queue = self._queue
         if self._growing:
             self._grow()
+        # Counted once: an inline pool finishes a batch inside `start`, and is to have one batch in a tick.
         for _ in range(self._capacity - len(self.running)):
             oldest = queue.oldest()
             if oldest is None:
@@ -102,8 +103,6 @@ class Pump:
                 self._wake_at(oldest.enqueued_ns + self.delay_ns)
                 return
             self._start(oldest.key if choice is Choice.OLDEST else queue.full_key())
-        if queue.waiting and len(self.running) < self._capacity:
-            self.ask()
 
     def _start(self, key: Hashable) -> None:
         batch = Batch(key, self._rows_max)
@@ -123,11 +122,9 @@ class Pump:
         del self.running[batch]
         if self._growing.get(batch.key) is batch:
             del self._growing[batch.key]
-        try:
-            self._home(batch)
-        finally:
-            if self._queue.waiting:
-                self.ask()
+        self._home(batch)
+        if self._queue.waiting:
+            self.ask()
 
     def _wake_at(self, when_ns: int) -> None:
         if self._wake is not None:

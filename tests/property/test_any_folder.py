@@ -54,7 +54,7 @@ def read(documents: list[Any] | bytes) -> Any:
             return error
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), trees, max_size=8), max_size=3))
 def test_any_tree_is_served_or_refused_in_sentences(documents: list[Any]) -> None:
     read(documents)
@@ -96,7 +96,7 @@ def test_text_comes_back_as_it_was_written(tree: Any, flow: bool | None) -> None
     assert (mistakes, [plain(one) for one in documents]) == ([], [tree])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(names, st.lists(names, min_size=1, max_size=6, unique_by=str.lower), texts, st.randoms(use_true_random=False))
 def test_what_is_right_is_served_whole(
     endpoint: str, deployments: list[str], tags: dict[str, str], chance: Any
@@ -117,7 +117,7 @@ def test_what_is_right_is_served_whole(
     assert {name for _, name in found.deployments} == set(found.endpoints[endpoint.lower()].traffic)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=5))
 def test_traffic_is_accepted_exactly_when_it_sums_to_0_or_100(shares: list[int]) -> None:
     deployments = [f"dep{index}" for index in range(len(shares))]

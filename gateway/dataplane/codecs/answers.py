@@ -35,7 +35,8 @@ def jsonable(array: Array, spec: TensorSpec) -> Any:
     if array.dtype == np.object_:
         return elements(array) if array.ndim == 1 else _nested(array)
     if not array.ndim:
-        return array[()]
+        # A numpy float says how many digits it needs; other scalars are exact in Python.
+        return array[()] if array.dtype.kind == "f" else array.item()
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 

@@ -211,7 +211,7 @@ def _check_split(payload: dict[str, Any], columns: object, rows: object) -> None
                 "a value for each column is accepted"
             )
     labels = payload.get("index")
-    documents.check_nesting(labels)
+    documents.check_nesting(labels, 2)
     if labels is not None and (type(labels) is not list or len(labels) != len(rows)):
         raise InvalidInput(f"the split's 'index' does not fit its {len(rows)} rows; a label for each row is accepted")
 

@@ -22,22 +22,24 @@ _BOOL = Datatype.BOOL
 
 
 def read(body: bytes, offset: int, size: int, spec: TensorSpec, shape: list[int]) -> Array:
-    """The tensor in `size` bytes from `offset`, which lie inside the body. A view where it can be one."""
+    """The tensor in `size` bytes from `offset`, which lie inside the body: a view where these are aligned.
+
+    `shape` has at most 64 sizes, and where one of them is 0 the others are small."""
     count = prod(shape)
     datatype = spec.datatype
     if datatype is _BYTES:
-        return _shaped(_read_texts(body, offset, size, count, spec), shape, spec)
+        return _read_texts(body, offset, size, count, spec).reshape(shape)
     if count * datatype.itemsize != size:
         raise InvalidInput(
             f"input {spec.name!r} has {size} bytes; {datatype.v2} of shape {_listed(shape)} takes "
             f"{count * datatype.itemsize}"
         )
     if not count:
-        return _shaped(np.empty(0, datatype.dtype), shape, spec)
-    # Sizes fit, so the dimensions are no more than the body's bytes; only their number can be too large.
+        return np.empty(shape, datatype.dtype)
     array: Array = np.ndarray(shape, datatype.dtype, body, offset)
     if datatype is _BOOL and array.view(np.uint8).max() > 1:
         raise InvalidInput(f"input {spec.name!r} has a byte other than 0 and 1; BOOL takes one of these a byte")
+    # onnxruntime takes the memory as it is, and its kernels may load whole elements at once.
     return array if array.flags.aligned else array.copy()
 
 
@@ -60,7 +62,7 @@ def read_raw(body: bytes, spec: TensorSpec) -> Array:
             )
         text = np.empty(1, np.object_)
         text[0] = _text(body, spec, 0)
-        return _shaped(text, shape, spec)
+        return text.reshape(shape)
     for axis in free:
         step = prod(size for size in shape if size >= 0) * spec.datatype.itemsize
         shape[axis] = len(body) // step if step else 0
@@ -107,16 +109,6 @@ def _text(data: bytes, spec: TensorSpec, index: int) -> str:
         raise InvalidInput(
             f"input {spec.name!r} has a string that is not UTF-8 (string {index}, byte {error.start}); "
             "UTF-8 is accepted"
-        ) from None
-
-
-def _shaped(array: Array, shape: list[int], spec: TensorSpec) -> Array:
-    try:
-        return array.reshape(shape)
-    except ValueError:
-        # The count fits and the dimensions do not: more of them than numpy has, or huge ones beside a zero.
-        raise InvalidInput(
-            f"input {spec.name!r} has the impossible shape {_listed(shape)}; the model takes {spec.describe()}"
         ) from None
 
 

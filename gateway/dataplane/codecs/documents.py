@@ -46,9 +46,9 @@ def is_plain(text: bytes, names: int, strings: int) -> bool:
     return text.count(b'"') == 2 * (names + strings) and _has_no_words(text)
 
 
-def check_nesting(value: object) -> None:
-    """Refuse more than NESTING_MAX containers within one another."""
-    _survey(value)
+def check_nesting(value: object, above: int) -> None:
+    """Refuse more than NESTING_MAX containers within one another, of which `above` are around the value."""
+    _survey(value, NESTING_MAX - above)
 
 
 def short(name: object) -> str:
@@ -66,7 +66,7 @@ def _has_no_words(text: bytes) -> bool:
 
 def _look_for_duplicates(text: bytes, value: object, colons: int) -> None:
     """Exact: an escaped colon is the one way in which a parsed string has a colon that the text has not."""
-    found = _survey(value)
+    found = _survey(value, NESTING_MAX)
     if found != colons or b"\\u003" in text:
         json.loads(text, object_pairs_hook=_refuse_pairs, parse_int=_ignore, parse_float=_ignore)
 
@@ -83,11 +83,11 @@ def _refuse_pairs(pairs: list[tuple[str, object]]) -> None:
         seen.add(name)
 
 
-def _survey(value: object) -> int:
+def _survey(value: object, levels: int) -> int:
     """Names, and colons inside names and strings, level by level; refuses a level too many."""
     colons = 0
     level: list[object] = [value]
-    for _ in range(NESTING_MAX + 1):
+    for _ in range(levels):
         below: list[object] = []
         for item in level:
             if type(item) is list:

@@ -15,6 +15,7 @@ Source: open-inference-protocol inference_rest.md; Triton's binary data, classif
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from runtimes import Array, Datatype, InvalidInput, Signature, TensorSpec
 
 _BYTES = Datatype.BYTES
 _TIMEOUT_US_MAX = 2**63 // 1000
+_EMPTY_MAX = 65536
 _NO_PARAMETERS: dict[str, Any] = {}
 
 
@@ -131,7 +133,7 @@ def _names_in(document: dict[str, Any]) -> int:
         elif key == "parameters" and type(value) is dict:
             names += len(value)
         elif key != "id":
-            documents.check_nesting(value)
+            documents.check_nesting(value, 1)
     return names
 
 
@@ -250,7 +252,20 @@ def _checked_shape(entry: dict[str, Any], spec: TensorSpec) -> list[int]:
             raise InvalidInput(
                 f"input {spec.name!r} has {short(size)} in its shape; sizes of 0 and more are accepted"
             )
+    if 0 in shape:
+        _check_empty(shape, spec)
     return shape
+
+
+def _check_empty(shape: list[int], spec: TensorSpec) -> None:
+    """No data bound the free sizes beside a 0, and a model may make an answer as large as they say."""
+    fixed = spec.shape
+    free = [size for axis, size in enumerate(shape) if size and (axis >= len(fixed) or size != fixed[axis])]
+    if prod(free) > _EMPTY_MAX:
+        raise InvalidInput(
+            f"input {spec.name!r} is empty and its other free sizes are {free[:8]}; "
+            f"sizes with a product of up to {_EMPTY_MAX} are accepted"
+        )
 
 
 def _binary_size(entry: dict[str, Any], spec: TensorSpec) -> int:
@@ -274,7 +289,7 @@ def _from_json(data: object, spec: TensorSpec, shape: list[int], plain: bool) ->
     wanted = tuple(shape)
     if array.shape == wanted:
         return array
-    if array.ndim == 1 and array.size == np.prod(shape, dtype=object):
+    if array.ndim == 1 and array.size == prod(shape):
         return array.reshape(wanted)
     if not array.size and data == [] and 0 in wanted:
         return np.empty(wanted, array.dtype)
@@ -346,7 +361,8 @@ def _classified(array: Array, spec: TensorSpec, classes: int) -> Array:
     """Texts `value:index` of the highest values, a row of them for each row where the output has rows."""
     if spec.datatype is Datatype.BF16:
         array = answers.widen_bfloat16(array)
-    table = array.reshape((array.shape[0], -1) if spec.batch_axis == 0 and array.size else (1, -1))
+    rows = array.shape[0] if spec.batch_axis == 0 else 1
+    table = array.reshape(rows, prod(array.shape[1:]) if spec.batch_axis == 0 else array.size)
     order = np.argsort(table, axis=1, kind="stable")[:, ::-1][:, :classes]
     texts = np.empty(order.shape, np.object_)
     for row, indexes in enumerate(order):

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from gateway.__main__ import main
 from gateway.cli import control, doors
 from gateway.cli.control import ControlError, Reply, ask
 from gateway.cli.doors import Checked, CommandError, Doors
@@ -165,7 +167,19 @@ def test_an_interrupt_is_code_130() -> None:
     def interrupt(settings: Settings) -> int:
         raise KeyboardInterrupt
 
+    def abort(settings: Settings) -> int:
+        raise typer.Abort
+
     assert run(["serve"], Doors(serve=interrupt, environ={})) == 130
+    assert run(["serve"], Doors(serve=abort, environ={})) == 130
+
+
+def test_the_installed_command_runs_argv(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["gateway", "version"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    assert capsys.readouterr().out
 
 
 def test_help_loads_neither_engine_nor_server_nor_terminal_toolkit() -> None:

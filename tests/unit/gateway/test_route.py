@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from gateway.errors import Code, Problem
 def traffic(draw: st.DrawFn) -> dict[str, int]:
     cuts = sorted(draw(st.lists(st.integers(0, 100), min_size=0, max_size=4)))
     bounds = [0, *cuts, 100]
-    return {f"d{index}": high - low for index, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False))}
+    return {f"d{index}": high - low for index, (low, high) in enumerate(pairwise(bounds))}
 
 
 @given(traffic(), st.integers(0, 10_000))
@@ -34,7 +36,7 @@ def test_any_hundred_consecutive_turns_are_copied_exactly_as_often_as_asked(perc
 def test_a_small_weight_is_spread_and_not_sent_in_one_block() -> None:
     choices = cycle({"blue": 90, "green": 10})
     gaps = [index for index, name in enumerate(choices) if name == "green"]
-    assert {later - earlier for earlier, later in zip(gaps, gaps[1:], strict=False)} == {10}
+    assert {later - earlier for earlier, later in pairwise(gaps)} == {10}
 
 
 def test_no_traffic_is_not_found_and_says_what_to_do() -> None:
@@ -56,10 +58,11 @@ def test_a_named_deployment_is_found_in_any_case_and_an_unknown_one_names_what_t
 
 def test_a_deployment_that_failed_to_load_is_unavailable_with_its_reason() -> None:
     choices = cycle({"blue": 100})
-    for ask in (
+    asks: tuple[Callable[[], int], ...] = (
         lambda: named({}, {"blue": "no such file"}, "blue", "digits"),
         lambda: weighted({}, {"blue": "no such file"}, choices, 3, "digits"),
-    ):
+    )
+    for ask in asks:
         with pytest.raises(Problem) as caught:
             ask()
         assert caught.value.code is Code.UNAVAILABLE

@@ -157,7 +157,7 @@ def test_a_model_may_call_its_inputs_columns_and_data() -> None:
         ({"data": [[1, True, 3]]}, "true at [0][1]"),
         ({"data": [[1, None, 3]]}, "null at [0][1]"),
         ({"data": [[1, {}, 3]]}, "an object at [0][1]"),
-        ({"data": [[1, 1e39, 3]]}, "1e39 at [0][1]"),
+        ({"data": [[1, 1e39, 3]]}, "1e+39 at [0][1]"),
         ({"data": {"y": [[1, 2, 3]]}}, "no input 'y'"),
         ({"data": {}}, "input 'x' is missing"),
         ({"data": [{"y": 1}]}, "record 0 names 'y'"),
@@ -208,7 +208,7 @@ def test_several_outputs_are_an_object() -> None:
         (Datatype.UINT64, np.array([2**64 - 1], np.uint64), b"[18446744073709551615]"),
         (Datatype.INT8, np.array([-128], np.int8), b"[-128]"),
         (Datatype.FP16, np.array([0.1], np.float16), b"[0.099975586]"),
-        (Datatype.BF16, np.array([0x3F80, 0x3DCD], np.uint16), b"[1.0,0.10009766]"),
+        (Datatype.BF16, np.array([0x3F80, 0x3DCD], np.uint16), b"[1.0,0.100097656]"),
         (Datatype.FP64, np.array([0.1]), b"[0.1]"),
         (Datatype.FP32, np.array(0.1, np.float32), b"0.1"),
         (Datatype.FP32, np.zeros((0, 2), np.float32), b"[]"),
@@ -234,6 +234,13 @@ def test_maps_are_objects_with_float32_values() -> None:
     outputs = (spec("y", Datatype.FP32, (-1,), maps=True),)
     encoded = answer({"y": rows}, signature(outputs=outputs))
     assert encoded.body == b'[{"0":0.9,"1":0.1},{"a":1}]'
+
+
+def test_bad_unicode_is_replaced_wherever_it_is() -> None:
+    rows = _objects({"k\ud800": "v\ud800", "n": 1})
+    outputs = (spec("y", Datatype.BYTES, (-1,), maps=True), spec("z", Datatype.BYTES, (-1,)))
+    encoded = answer({"y": rows, "z": np.array(["\ud800"], object)}, signature(outputs=outputs))
+    assert orjson.loads(encoded.body) == {"y": [{"k?": "v?", "n": 1}], "z": ["?"]}
 
 
 def test_sequences_of_arrays_are_arrays() -> None:

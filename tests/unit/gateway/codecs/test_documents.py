@@ -93,9 +93,9 @@ def test_strings_at_the_deepest_level_count_their_colons() -> None:
 
 
 def test_nesting_is_counted_in_containers() -> None:
-    documents.check_nesting(orjson.loads(b"[" * 64 + b"1" + b"]" * 64))
+    documents.check_nesting(orjson.loads(b"[" * 63 + b"1" + b"]" * 63), 1)
     with pytest.raises(InvalidInput):
-        documents.check_nesting(orjson.loads(b"[" * 65 + b"]" * 65))
+        documents.check_nesting(orjson.loads(b"[" * 64 + b"]" * 64), 1)
 
 
 def test_long_names_are_cut_in_messages() -> None:

@@ -1,0 +1,402 @@
+"""The supervisor and a scorer, each run in the test's own loop against the real other side.
+
+The supervisor starts real scorer processes; the scorer is driven over a real channel, by the messages a supervisor
+sends. End-to-end tests run both as processes; here their decisions can be looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.channel import (
+    Abort,
+    Channel,
+    Collect,
+    Collected,
+    Commit,
+    Done,
+    Drain,
+    Gather,
+    Message,
+    Prepare,
+    Prepared,
+    ReloadTls,
+    RemoteFailed,
+    ScorerSettings,
+    Start,
+)
+from gateway.controlplane.certificates import ensure_certificates
+from gateway.controlplane.management import answer
+from gateway.credentials import digest
+from gateway.listener import HttpLimits, bind
+from gateway.scorer import Scorer
+from gateway.seats import SeatTable
+from gateway.settings import load_settings
+from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, SnapshotSpec
+from gateway.supervisor import Supervisor, serve
+from gateway.telemetry.totals import ScorerTotals
+from runtimes import RuntimeSpec
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+KEY = "k" * 43
+DEADLINE_S = 30.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition that another process makes true."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+# A scorer, driven by messages.
+
+
+def scorer_settings(cert: str = "", key: str = "") -> ScorerSettings:
+    return ScorerSettings(
+        scorers=1,
+        http=HttpLimits(),
+        tls_cert=cert,
+        tls_key=key,
+        tls_profile="intermediate",
+        domain="models.example",
+        gzip=True,
+        timeout_status=408,
+        mirror_in_flight_max=4,
+        version="0",
+        log_level="warning",
+        log_format="text",
+    )
+
+
+def digits(revision: int, *deployments: str, traffic: dict[str, int] | None = None) -> SnapshotSpec:
+    specs = {
+        name: DeploymentSpec(
+            name=name,
+            runtime=RuntimeSpec(path=str(DIGITS / name / "model.onnx"), sha256=""),
+            request_timeout_ns=5_000_000_000,
+            queue_wait_ns=0,
+            pending_max=0,
+            seat=-1,
+            body_bytes_max=1 << 20,
+        )
+        for name in deployments
+    }
+    endpoint = EndpointSpec(
+        name="digits",
+        auth=AuthSpec(mode="key", key_digests=(digest(KEY),)),
+        traffic=traffic or {},
+        deployments=specs,
+    )
+    return SnapshotSpec(revision=revision, endpoints={"digits": endpoint})
+
+
+class Driven:
+    """What a story gets: the supervisor's end of the channel, and an HTTP client of the scorer's listener."""
+
+    def __init__(self, channel: Channel, client: httpx.AsyncClient) -> None:
+        self.channel = channel
+        self.client = client
+
+    async def score(self, **headers: str) -> httpx.Response:
+        body = (DIGITS / "sample-request.json").read_bytes()
+        return await self.client.post("/endpoints/digits/score", content=body, headers=headers)
+
+
+def drive(story: Callable[[Driven], Awaitable[None]], settings: ScorerSettings) -> None:
+    async def handle(message: Message) -> Message:
+        assert isinstance(message, Gather)
+        return Collected(totals=ScorerTotals())
+
+    async def run() -> None:
+        (listening,) = bind("127.0.0.1", 0)
+        port = listening.getsockname()[1]
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        seats_fd = SeatTable.create(1)
+        scorer = asyncio.create_task(Scorer(listening, seats_fd).run(theirs))
+        channel = await Channel.over(ours, handle)
+        reading = asyncio.create_task(channel.serve())
+        scheme = "https" if settings.tls_cert else "http"
+        verify: Any = False
+        if settings.tls_cert:
+            verify = ssl.create_default_context(cafile=str(Path(settings.tls_cert).parent / "ca.pem"))
+        async with httpx.AsyncClient(
+            base_url=f"{scheme}://127.0.0.1:{port}",
+            verify=verify,
+            headers={"authorization": f"Bearer {KEY}"},
+        ) as client:
+            await channel.call(Start(index=0, settings=settings))
+            await story(Driven(channel, client))
+        channel.close()
+        await asyncio.gather(reading, scorer)
+        os.close(seats_fd)
+
+    asyncio.run(run())
+
+
+def test_a_scorer_serves_what_is_committed_and_nothing_before() -> None:
+    async def story(driven: Driven) -> None:
+        prepared = await driven.channel.call(
+            Prepare(spec=digits(1, "blue", "green", traffic={"blue": 100}), learned={})
+        )
+        assert isinstance(prepared, Prepared)
+        assert prepared.failures == {}
+        assert prepared.learned["digits/blue"].batched
+        await driven.channel.call(Commit(revision=1))
+        scored = await driven.score()
+        assert (scored.status_code, scored.headers["azureml-model-deployment"]) == (200, "blue")
+
+        again = await driven.channel.call(
+            Prepare(spec=digits(2, "blue", "green", traffic={"green": 100}), learned=prepared.learned)
+        )
+        assert isinstance(again, Prepared)
+        assert (await driven.score()).headers["azureml-model-deployment"] == "blue"
+        await driven.channel.call(Commit(revision=2))
+        assert (await driven.score()).headers["azureml-model-deployment"] == "green"
+        totals = await driven.channel.call(Collect())
+        assert isinstance(totals, Collected)
+        assert totals.totals.endpoints["digits"].deployments["blue"].codes == {200: 2}
+
+    drive(story, scorer_settings())
+
+
+def test_an_aborted_change_leaves_no_trace_and_an_unprepared_one_is_refused() -> None:
+    async def story(driven: Driven) -> None:
+        await driven.channel.call(Prepare(spec=digits(1, "blue", traffic={"blue": 100}), learned={}))
+        await driven.channel.call(Commit(revision=1))
+        await driven.channel.call(Prepare(spec=digits(2, "green", traffic={"green": 100}), learned={}))
+        await driven.channel.call(Abort(revision=2))
+        assert (await driven.score()).headers["azureml-model-deployment"] == "blue"
+        with pytest.raises(RemoteFailed, match="revision 2 was not prepared"):
+            await driven.channel.call(Commit(revision=2))
+        with pytest.raises(RemoteFailed, match="does not answer Done"):
+            await driven.channel.call(Done())
+
+    drive(story, scorer_settings())
+
+
+def test_a_deployment_that_cannot_be_loaded_is_named_and_answers_with_its_reason() -> None:
+    async def story(driven: Driven) -> None:
+        prepared = await driven.channel.call(
+            Prepare(spec=digits(1, "blue", "red", traffic={"blue": 100}), learned={})
+        )
+        assert isinstance(prepared, Prepared)
+        assert "red/model.onnx" in prepared.failures["digits/red"]
+        await driven.channel.call(Commit(revision=1))
+        assert (await driven.score()).status_code == 200
+        refused = await driven.score(**{"azureml-model-deployment": "red"})
+        assert refused.status_code == 503
+        assert "failed to load" in refused.json()["error"]["message"]
+
+    drive(story, scorer_settings())
+
+
+def test_a_deployment_that_is_dropped_is_drained_and_its_metrics_vanish() -> None:
+    async def story(driven: Driven) -> None:
+        await driven.channel.call(Prepare(spec=digits(1, "blue", "green", traffic={"blue": 100}), learned={}))
+        await driven.channel.call(Commit(revision=1))
+        await driven.score()
+        await driven.channel.call(Prepare(spec=digits(2, "green", traffic={"green": 100}), learned={}))
+        await driven.channel.call(Commit(revision=2))
+        assert (await driven.score()).headers["azureml-model-deployment"] == "green"
+        totals = await driven.channel.call(Collect())
+        assert isinstance(totals, Collected)
+        assert set(totals.totals.endpoints["digits"].deployments) == {"green"}
+
+    drive(story, scorer_settings())
+
+
+def test_a_scorer_reloads_its_certificate_and_drains(tmp_path: Path) -> None:
+    pair = ensure_certificates(tmp_path, ["localhost"])
+
+    async def story(driven: Driven) -> None:
+        await driven.channel.call(Prepare(spec=digits(1, "blue", traffic={"blue": 100}), learned={}))
+        await driven.channel.call(Commit(revision=1))
+        assert (await driven.score()).status_code == 200
+        ensure_certificates(tmp_path, ["localhost", "new.example"])
+        await driven.channel.call(ReloadTls())
+        assert (await driven.score()).status_code == 200
+        pair.key.write_text("not a key")
+        with pytest.raises(RemoteFailed):
+            await driven.channel.call(ReloadTls())
+        await driven.channel.call(Drain(grace_s=0, timeout_s=5))
+        with pytest.raises(httpx.TransportError):
+            await driven.score()
+
+    drive(story, scorer_settings(str(pair.cert), str(pair.key)))
+
+
+# A supervisor, with real scorer processes.
+
+
+def settings_for(folder: Path | None, state: object, **more: object) -> Any:
+    values = {
+        "state": state,
+        "scoring": "https://127.0.0.1:0",
+        "management": "https://127.0.0.1:0",
+        "telemetry": "http://127.0.0.1:0",
+        "scorers": 1,
+        "drain_grace_s": 0,
+        "apply": folder,
+        **more,
+    }
+    return load_settings(values, {}, None)
+
+
+def supervise(settings: Any, story: Callable[[Supervisor], Awaitable[None]]) -> None:
+    async def run() -> None:
+        supervisor = Supervisor(settings)
+        try:
+            await supervisor.start()
+            await story(supervisor)
+        finally:
+            await supervisor.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DIGITS, tmp_path / "digits"))
+
+
+def test_a_supervisor_serves_changes_and_drains(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def story(supervisor: Supervisor) -> None:
+        assert supervisor.is_started()
+        assert supervisor.is_ready() == (True, "ready")
+        status = supervisor.status()
+        blue = status["endpoints"]["digits"]["deployments"]["blue"]
+        assert (blue["state"], blue["batched"]) == ("Succeeded", True)
+
+        endpoint = folder / "endpoint.yml"
+        good = endpoint.read_text()
+        endpoint.write_text(good.replace("blue: 90", "blue: 89"))
+        refused = await answer(supervisor, "reload")
+        assert not refused.ok
+        assert "99" in refused.message
+        endpoint.write_text(good.replace("blue: 90", "blue: 50").replace("green: 10", "green: 50"))
+        assert (await answer(supervisor, "reload")).ok
+        assert supervisor.status()["revision"] == 2
+        (folder / "green" / "model.onnx").write_bytes(b"not a model")
+        assert "green" in (await supervisor.reload()).message
+        assert supervisor.status()["revision"] == 2
+
+        page, content_type = await supervisor.metrics("")
+        assert content_type.startswith("text/plain")
+        text = page.decode()
+        assert 'gateway_traffic_weight{deployment="green",endpoint="digits"} 50.0' in text
+        assert "gateway_config_last_reload_success 0.0" in text
+        assert not (await answer(supervisor, "dance")).ok
+        await the_operator_is_answered(supervisor, tmp_path)
+
+        pid = status["pids"]["scorers"][0]
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: supervisor.status()["pids"]["scorers"] != [pid] and supervisor.status()["ready"])
+        text = (await supervisor.metrics(""))[0].decode()
+        assert 'gateway_scorer_restarts_total{reason="signal"} 1.0' in text
+
+        os.kill(os.getpid(), signal.SIGTERM)
+        await supervisor.until_stopped()
+        assert supervisor.is_ready() == (False, "draining")
+        assert supervisor.is_draining()
+
+    supervise(settings_for(folder, tmp_path / "state"), story)
+    out = capsys.readouterr().out
+    assert out.startswith("ready scoring=https://127.0.0.1:")
+    assert out.count("\n") == 1
+
+
+async def the_operator_is_answered(supervisor: Supervisor, tmp_path: Path) -> None:
+    """Over the control socket and over HTTPS, with and without the token."""
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "state" / "control.sock")
+    writer.write(b'{"command": "status"}\n')
+    assert json.loads(await reader.readline())["data"]["ready"]
+    writer.close()
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "state" / "control.sock")
+    writer.write(b"[]\n")
+    assert not json.loads(await reader.readline())["ok"]
+    writer.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_wait(tmp_path: Path, how: signal.Signals) -> None:
+    async def story(supervisor: Supervisor) -> None:
+        os.kill(os.getpid(), how)
+        stopping = asyncio.create_task(supervisor.until_stopped())
+        await until(supervisor.is_draining)
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_S):
+            await stopping
+
+    supervise(settings_for(None, tmp_path / "state", drain_grace_s=600), story)
+
+
+def test_a_hang_up_signal_reads_the_folder_again(folder: Path, tmp_path: Path) -> None:
+    async def story(supervisor: Supervisor) -> None:
+        shutil.rmtree(folder / "green")
+        (folder / "green.yml").unlink()
+        endpoint = folder / "endpoint.yml"
+        endpoint.write_text(endpoint.read_text().replace("blue: 90", "blue: 100").replace("  green: 10\n", ""))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: supervisor.status()["revision"] == 2)
+        assert set(supervisor.status()["endpoints"]["digits"]["deployments"]) == {"blue"}
+
+    supervise(settings_for(folder, tmp_path / "state"), story)
+
+
+def test_a_gateway_starts_with_what_it_can_and_says_what_it_cannot(folder: Path, tmp_path: Path) -> None:
+    (folder / "green" / "model.onnx").write_bytes(b"not a model")
+
+    async def story(supervisor: Supervisor) -> None:
+        green = supervisor.status()["endpoints"]["digits"]["deployments"]["green"]
+        assert green["state"] == "Failed"
+        assert "green" in green["reason"]
+        # Green still fails, and holds up no other change.
+        endpoint = folder / "endpoint.yml"
+        endpoint.write_text(endpoint.read_text().replace("blue: 90", "blue: 80").replace("green: 10", "green: 20"))
+        assert (await supervisor.reload()).ok
+
+    supervise(settings_for(folder, tmp_path / "state", scoring="http://127.0.0.1:0"), story)
+
+
+def test_what_cannot_start_says_why_and_exits_with_one(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refusal(**changes: object) -> str:
+        assert serve(settings_for(folder, **{"state": tmp_path / "state", **changes})) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "Traceback" not in captured.err
+        return captured.err
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1:{port}" in refusal(scoring=f"https://127.0.0.1:{port}")
+    assert "not-there.pem" in refusal(tls_cert="not-there.pem", tls_key="not-there.key")
+    (tmp_path / "a-file").write_text("")
+    assert "a-file" in refusal(state=tmp_path / "a-file")
+    for name in ("blue", "green"):
+        (folder / name / "model.onnx").write_bytes(b"")
+    err = refusal()
+    assert "digits/blue" in err
+    assert "digits/green" in err
+    (folder / "endpoint.yml").write_text("nonsense: true\n")
+    assert "nonsense" in refusal()

@@ -1,0 +1,86 @@
+"""From resources to a snapshot's plain data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.controlplane.plan import Defaults, Secrets, bounded, plan
+from gateway.resources import AuthMode, Deployment, Desired, Endpoint, Oidc
+from runtimes import BatchingSpec
+
+DEFAULTS = Defaults(body_bytes_max=1000, cache_dir="/state/cache")
+MODEL = Path("/models/a.onnx")
+
+
+def desired(**changes: object) -> Desired:
+    blue = Deployment(name="Blue", endpoint_name="Digits", model_path=MODEL, **changes)  # type: ignore[arg-type]
+    green = Deployment(name="green", endpoint_name="Digits", model_path=MODEL, max_body_bytes=5)
+    return Desired(
+        endpoints={"digits": Endpoint(name="Digits", traffic={"Blue": 100}, mirror_traffic={"Green": 10})},
+        deployments={("digits", "blue"): blue, ("digits", "green"): green},
+    )
+
+
+def planned(what: Desired, seats: dict[str, int] | None = None) -> object:
+    return plan(
+        what,
+        revision=4,
+        secrets={name: Secrets(key_digests=(b"d",)) for name in what.endpoints},
+        sha256={MODEL: "abc"},
+        seats=seats or {},
+        defaults=DEFAULTS,
+    )
+
+
+def test_a_plan_is_a_function_of_what_is_desired() -> None:
+    assert planned(desired()) == planned(desired())
+    assert planned(desired(request_timeout_ms=7)) != planned(desired())
+
+
+def test_names_are_keys_in_lower_case_and_spelled_as_written() -> None:
+    spec = plan(
+        desired(request_timeout_ms=250, max_queue_wait_ms=20),
+        revision=4,
+        secrets={"digits": Secrets(key_digests=(b"d",))},
+        sha256={MODEL: "abc"},
+        seats={},
+        defaults=DEFAULTS,
+    )
+    endpoint = spec.endpoints["digits"]
+    assert (spec.revision, endpoint.name, endpoint.traffic, endpoint.mirror) == (
+        4,
+        "Digits",
+        {"blue": 100},
+        {"green": 10},
+    )
+    blue, green = endpoint.deployments["blue"], endpoint.deployments["green"]
+    assert (blue.name, blue.runtime.path, blue.runtime.sha256) == ("Blue", "/models/a.onnx", "abc")
+    assert (blue.request_timeout_ns, blue.queue_wait_ns) == (250_000_000, 20_000_000)
+    assert (blue.body_bytes_max, green.body_bytes_max) == (1000, 5)
+    assert (blue.pending_max, blue.seat) == (0, -1)
+    assert blue.runtime.batching == BatchingSpec()
+
+
+def test_pending_requests_are_bounded_where_the_yaml_says_so() -> None:
+    what = desired(max_concurrent_requests_per_instance=3, instance_count=2)
+    assert list(bounded(what)) == ["digits/blue"]
+    spec = plan(
+        what,
+        revision=1,
+        secrets={"digits": Secrets()},
+        sha256={MODEL: ""},
+        seats={"digits/blue": 9},
+        defaults=DEFAULTS,
+    )
+    blue = spec.endpoints["digits"].deployments["blue"]
+    assert (blue.pending_max, blue.seat) == (12, 9)
+
+
+def test_an_oidc_endpoint_carries_its_rules() -> None:
+    oidc = Oidc(issuer="https://issuer", audience="ml", required_roles=("score",))
+    what = Desired(endpoints={"e": Endpoint(name="e", auth_mode=AuthMode.AAD_TOKEN, oidc=oidc)}, deployments={})
+    spec = plan(what, revision=1, secrets={"e": Secrets()}, sha256={}, seats={}, defaults=DEFAULTS)
+    auth = spec.endpoints["e"].auth
+    assert auth.mode == "aad_token"
+    assert auth.oidc is not None
+    assert (auth.oidc.issuer, auth.oidc.audience, auth.oidc.required_roles) == ("https://issuer", "ml", ("score",))
