@@ -5,7 +5,7 @@ own; this subclass adds the rules of strict framing, so that every door behind i
 public API, so the server is pinned to a minor version.
 Units: *_s seconds, *_bytes bytes.
 Errors: a request that breaks a rule gets 400, 408, 413, 414, 431, 501 or 505 with the one JSON shape and the
-connection is closed; a connection over the limit gets 503.
+connection is closed; a connection over the limit gets 503. Each is counted in `Edge.refused`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import re
 import socket
 import ssl
 import time
@@ -29,7 +30,7 @@ from uvicorn.server import ServerState
 
 from gateway.errors import Code, Problem, retry_after
 from gateway.identity import RequestIds
-from gateway.problem import azure_body
+from gateway.problem import azure_body, internal
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +38,17 @@ Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[None]]
 
-SWEEP_S = 1.0
+# Host is reflected nowhere, but read by routing and redirects: a name, an IPv4 or an IPv6 address, with a port.
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """Bounds on what one connection may cost. The discard bound is on the body of a refused request."""
+    """Bounds on what one connection may cost. The discard bound is on the body of a refused request.
+
+    `write_timeout_s`: how long a peer may read next to nothing; `linger_s`: how long it may go on sending after the
+    last answer; `sweep_s`: how often deadlines are looked at, and so how late they may be.
+    """
 
     headers_max: int = 100
     header_bytes_max: int = 16 * 1024
@@ -55,6 +61,8 @@ class HttpLimits:
     write_timeout_s: float = 30.0
     connections_max: int = 10_000
     discard_bytes_max: int = 64 * 1024 * 1024
+    linger_s: float = 2.0
+    sweep_s: float = 1.0
 
 
 class Edge(ServerState):
@@ -72,7 +80,11 @@ class Edge(ServerState):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. `due_s` is when the sweep closes it unless it moves on; 0 while the application answers."""
+    """One connection. `due_s` is when the sweep closes it unless it moves on; 0 while the application answers.
+
+    `in_head` and `in_body` say what of the newest request is still to come. `broken` is the reason to end the
+    connection once the answers that are owed are given; `is_parting`: the last answer is given.
+    """
 
     server_state: Edge
 
@@ -81,20 +93,28 @@ class GuardedProtocol(HttpToolsProtocol):
         self.edge = self.server_state
         self.limits = self.edge.limits
         self.now = self.loop.time
+        self.outlet = Outlet(self)
+        self.head_lines = 0
         self.head_bytes = 0
+        # Received since the last sign of progress: what the parser may be holding.
         self.partial_bytes = 0
         self.in_head = False
         self.in_body = False
+        self.hosts = 0
+        self.host = b""
+        self.good_host = b""
         self.expects_continue = False
+        self.keeps_alive = False
         self.body_began_s = 0.0
         self.body_bytes = 0
-        self.write_paused_s = 0.0
+        self.unread_since_s = 0.0
+        self.unread_bytes = 0
         self.broken: Problem | None = None
+        self.is_parting = False
         # Set by the application while it waits for an answer: called when the caller hangs up.
         self.on_lost: Callable[[], None] | None = None
         self.due_s = self.now() + self.limits.header_timeout_s
         if len(self.connections) > self.limits.connections_max:
-            self.edge.count_refusal("connections")
             self._break(_too_many_connections(self.limits.connections_max))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -104,24 +124,21 @@ class GuardedProtocol(HttpToolsProtocol):
             self.on_lost()
 
     def data_received(self, data: bytes) -> None:
-        if self.broken is not None:
+        if self.broken is not None or self.is_parting:
+            self._discard(len(data))
             return
-        if self.in_head:
-            self.partial_bytes += len(data)
+        limits = self.limits
+        self.partial_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            self._break(cause if isinstance(cause, Problem) else _malformed(cause or error))
-            if not isinstance(cause, Problem):
-                log.error("the HTTP callbacks failed", exc_info=cause)
+            self._break(_problem_of(error.__context__))
         except httptools.HttpParserUpgrade:
             self._break(Problem(Code.NOT_IMPLEMENTED, "Upgrade and CONNECT are not supported; send HTTP/1.1"))
         except httptools.HttpParserError as error:
             self._break(_malformed(error))
         else:
-            limits = self.limits
-            if self.in_head and self.partial_bytes > limits.header_bytes_max + limits.uri_bytes_max:
+            if self.partial_bytes > limits.header_bytes_max + limits.uri_bytes_max:
                 self._break(_head_too_large(limits))
 
     # Parser callbacks: a Problem raised here reaches data_received through the parser.
@@ -129,12 +146,11 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
         self.in_head = True
+        self.head_lines = 0
         self.head_bytes = 0
         self.partial_bytes = 0
         self.hosts = 0
-        self.host = b""
-        if self.cycle is None or self.cycle.response_complete:
-            self.due_s = self.now() + self.limits.header_timeout_s
+        self.due_s = self.now() + self.limits.header_timeout_s
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -146,56 +162,77 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         limits = self.limits
+        self.head_lines += 1
         self.head_bytes += len(name) + len(value)
+        if self.head_lines > limits.headers_max or self.head_bytes > limits.header_bytes_max:
+            raise _head_too_large(limits)
+        if not self.in_head:
+            # A trailer, after a chunked body: it must never be taken for a header that was there from the start.
+            return
         if b"_" in name:
             # Proxies and CGI-like programs read X_User as X-User: such a header is dropped, never trusted.
             self.edge.count_refusal("underscore_header")
             return
         super().on_header(name, value)
-        if len(self.headers) > limits.headers_max:
-            raise _head_too_large(limits)
         if len(name) == 4 and name.lower() == b"host":
             self.hosts += 1
             self.host = value
+        elif len(name) == 17 and name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise Problem(Code.INVALID_INPUT, "the only Transfer-Encoding that is accepted is chunked")
 
     def on_headers_complete(self) -> None:
         self.in_head = False
+        self.partial_bytes = 0
         self._check_head()
         super().on_headers_complete()
+        cycle = self.cycle
+        cycle.transport = self.outlet  # type: ignore[assignment]
         if self.edge.draining:
-            self.cycle.keep_alive = False
+            cycle.keep_alive = False
         self.expects_continue = self.expect_100_continue
+        if self.expects_continue:
+            # Refused before 100 Continue, the body may follow or not: then the connection cannot go on.
+            self.keeps_alive = cycle.keep_alive
+            cycle.keep_alive = False
         self.in_body = True
         self.body_bytes = 0
         self.body_began_s = self.now()
         self.due_s = self.body_began_s + self.limits.body_grace_s
 
     def on_body(self, body: bytes) -> None:
+        self.partial_bytes = 0
         self.body_bytes += len(body)
+        if self.expects_continue:
+            self._body_follows()
         if self.cycle.response_complete and self.body_bytes > self.limits.discard_bytes_max:
             # The request was refused long ago, and its body still comes.
-            self.transport.close()
+            self.transport.abort()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.expects_continue:
+            self._body_follows()
         super().on_message_complete()
         self.in_body = False
-        if self.cycle is not None and self.cycle.response_complete:
+        self.partial_bytes = 0
+        if self.cycle.response_complete:
             self._idle()
         else:
             self.due_s = 0.0
 
     def on_response_complete(self) -> None:
+        self.unread_since_s = 0.0
+        if self.is_parting:
+            return
         if self.broken is not None and not self.pipeline:
             self._close_broken(self.broken)
             return
         super().on_response_complete()
         # The sweep closes idle connections; a timer per response would cost more than the response.
         self._unset_keepalive_if_required()
-        if self.in_body and self.expects_continue and not self.body_bytes:
-            # Refused before 100 Continue: the body may or may not follow, so the connection cannot go on.
-            self.transport.close()
-        elif not self.in_body and not self.in_head and not self.pipeline:
+        if self.in_head:
+            self.due_s = self.now() + self.limits.header_timeout_s
+        elif self.cycle.response_complete and not self.in_body:
             self._idle()
 
     def shutdown(self) -> None:
@@ -203,85 +240,123 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.in_head:
             super().shutdown()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.write_paused_s = self.now()
-
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.write_paused_s = 0.0
+        self.unread_since_s = 0.0
 
     def sweep(self, now_s: float) -> None:
-        """Called every second: closes what is stalled."""
-        if self.transport is None or self.transport.is_closing():
-            return
-        if self.write_paused_s and now_s - self.write_paused_s > self.limits.write_timeout_s:
-            self.edge.count_refusal("slow_write")
-            self.transport.abort()
-        elif self.due_s and now_s > self.due_s:
+        """Called every second or so: ends what is stalled."""
+        self._check_reader(now_s)
+        if self.due_s and now_s > self.due_s and not self.transport.is_closing():
             self._overdue(now_s)
 
+    def close_after_answer(self) -> None:
+        """The answer was the connection's last one."""
+        if self.in_body or self.in_head or self.pipeline:
+            self._part()
+        else:
+            self.transport.close()
+
+    def _check_reader(self, now_s: float) -> None:
+        """Abort a peer that does not read what it is sent, also while the transport waits for it to close."""
+        left = self.transport.get_write_buffer_size()
+        if not left or not self.unread_since_s:
+            self.unread_since_s = now_s if left else 0.0
+            self.unread_bytes = left
+        elif now_s - self.unread_since_s > self.limits.write_timeout_s:
+            if self.unread_bytes - left < self.limits.write_timeout_s * self.limits.body_bytes_per_s_min:
+                self.edge.count_refusal("slow_read")
+                self.transport.abort()
+            self.unread_since_s = now_s
+            self.unread_bytes = left
+
     def _overdue(self, now_s: float) -> None:
-        if self.in_body:
+        if self.is_parting:
+            self.transport.abort()
+        elif self.in_body:
             elapsed = now_s - self.body_began_s
-            if self.flow.read_paused or self.body_bytes >= elapsed * self.limits.body_bytes_per_s_min:
-                self.due_s = now_s + SWEEP_S
-                return
-            self.edge.count_refusal("slow_body")
-            self._break(Problem(Code.DEADLINE_EXCEEDED, "the body arrives too slowly", reason="deadline"))
+            if not self.flow.read_paused and self.body_bytes < elapsed * self.limits.body_bytes_per_s_min:
+                self._break(Problem(Code.DEADLINE_EXCEEDED, "the body arrives too slowly", reason="slow_body"))
         elif self.in_head:
-            self.edge.count_refusal("slow_head")
-            self._break(
-                Problem(
-                    Code.DEADLINE_EXCEEDED,
-                    f"the request head did not arrive within {self.limits.header_timeout_s:g} s",
-                    reason="deadline",
-                )
-            )
+            if self.flow.read_paused:
+                # An earlier request of the same connection is being answered; this one is not slow, it waits.
+                self.due_s = now_s + self.limits.header_timeout_s
+            else:
+                text = f"the request head did not arrive within {self.limits.header_timeout_s:g} s"
+                self._break(Problem(Code.DEADLINE_EXCEEDED, text, reason="slow_head"))
         else:
             self.transport.close()
 
     def _idle(self) -> None:
         self.due_s = self.now() + self.limits.idle_timeout_s
 
+    def _body_follows(self) -> None:
+        self.expects_continue = False
+        self.cycle.keep_alive = self.keeps_alive and not self.edge.draining
+
     def _check_head(self) -> None:
-        limits = self.limits
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise Problem(Code.VERSION_NOT_SUPPORTED, f"HTTP/{version} is not supported; send HTTP/1.1 or HTTP/1.0")
+            code = Code.INVALID_INPUT if version == "0.9" else Code.VERSION_NOT_SUPPORTED
+            raise Problem(code, f"HTTP/{version} is not supported; send HTTP/1.1 or HTTP/1.0")
         if self.parser.should_upgrade():
             raise Problem(Code.NOT_IMPLEMENTED, "Upgrade and CONNECT are not supported; send HTTP/1.1")
-        if self.head_bytes > limits.header_bytes_max + len(self.url):
-            raise _head_too_large(limits)
         if self.hosts > 1 or (self.hosts == 0 and version == "1.1"):
             raise Problem(Code.INVALID_INPUT, f"a request has exactly one Host header; this one has {self.hosts}")
-        if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
-            raise Problem(Code.INVALID_INPUT, "HTTP/1.0 has no Transfer-Encoding; send Content-Length")
+        if self.hosts and self.host != self.good_host:
+            self._check_host()
+        if version == "1.0":
+            self._check_old()
+        if b"#" in self.url:
+            raise Problem(Code.INVALID_INPUT, "the request target has a fragment; leave out # and what follows it")
         if self.url[:1] != b"/" and self.url != b"*":
             self._check_absolute_target()
 
+    def _check_old(self) -> None:
+        # HTTP/1.0 knows no interim answers: one would be taken for the final one.
+        self.expect_100_continue = False
+        if any(name == b"transfer-encoding" for name, _ in self.headers):
+            raise Problem(Code.INVALID_INPUT, "HTTP/1.0 has no Transfer-Encoding; send Content-Length")
+
+    def _check_host(self) -> None:
+        if not _HOST.fullmatch(self.host):
+            raise Problem(Code.INVALID_INPUT, "the Host header is not a host name or address with an optional port")
+        self.good_host = self.host
+
     def _check_absolute_target(self) -> None:
+        """`http://host/path` is `/path` where the host is the Host header's."""
         try:
             target = httptools.parse_url(self.url)
         except httptools.HttpParserInvalidURLError as error:
             raise Problem(Code.INVALID_INPUT, "the request target is not a URL") from error
+        if (target.schema or b"").lower() not in (b"http", b"https") or target.userinfo is not None:
+            raise Problem(Code.INVALID_INPUT, "the request target is not an http or https URL without user name")
         wanted = target.host or b""
+        if b":" in wanted:
+            wanted = b"[" + wanted + b"]"
         if target.port:
             wanted += b":%d" % target.port
-        if wanted.lower() != self.host.lower():
+        if self.hosts and wanted.lower() != self.host.lower():
             raise Problem(Code.INVALID_INPUT, "the host of the request target is not the one of the Host header")
+        self.url = (target.path or b"/") + (b"?" + target.query if target.query else b"")
 
     def _break(self, problem: Problem) -> None:
         """Answer with the problem and close; after the answers that are still owed, never between them.
 
-        A request whose own body breaks is told so at once: it will never be whole.
+        A request whose own body breaks is told so at once, for it will never be whole; unless it has been refused
+        already: a second answer would be taken for the next request's.
         """
-        if self.broken is not None or self.transport.is_closing():
+        if self.broken is not None or self.is_parting or self.transport.is_closing():
             return
+        self.edge.count_refusal(problem.reason or problem.code.text)
         self.broken = problem
+        is_answered = self.cycle is None or self.cycle.response_complete
+        is_refused = self.in_body and is_answered
         self.in_head = self.in_body = False
         self.due_s = 0.0
-        if self.cycle is None or self.cycle.response_complete:
+        if is_refused:
+            self._part()
+        elif is_answered:
             self._close_broken(problem)
         elif not self.cycle.more_body:
             self.flow.pause_reading()
@@ -295,15 +370,37 @@ class GuardedProtocol(HttpToolsProtocol):
     def _fail_cycle(self, problem: Problem) -> None:
         cycle = self.cycle
         cycle.disconnected = True
+        cycle.waiting_for_100_continue = False
         cycle.message_event.set()
-        if not cycle.response_started:
-            self._write_problem(problem)
-        self.transport.close()
+        if cycle.response_started:
+            self.transport.close()
+        else:
+            self._close_broken(problem)
 
     def _close_broken(self, problem: Problem) -> None:
         if not self.transport.is_closing():
             self._write_problem(problem)
+            self._part()
+
+    def _part(self) -> None:
+        """Close in two steps: send no more, then read on until the peer closes too, or for `linger_s`.
+
+        To close a socket with bytes unread resets the connection, and the answer may be lost with it. TLS has a
+        closing handshake of its own, which reads on.
+        """
+        self.is_parting = True
+        if not self.transport.can_write_eof():
             self.transport.close()
+            return
+        self.body_bytes = 0
+        self.due_s = self.now() + self.limits.linger_s
+        self.transport.write_eof()
+        self.flow.resume_reading()
+
+    def _discard(self, size: int) -> None:
+        self.body_bytes += size
+        if self.body_bytes > self.limits.discard_bytes_max:
+            self.transport.abort()
 
     def _write_problem(self, problem: Problem) -> None:
         request_id = self.edge.ids.next()
@@ -321,8 +418,33 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.write(b"".join([*lines, b"\r\n", body]))
 
 
+class Outlet:
+    """What a request's cycle has of the transport; its `close` is the connection's, in two steps where it must be."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, connection: GuardedProtocol) -> None:
+        transport = connection.transport
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = connection.close_after_answer
+
+
+def _problem_of(cause: BaseException | None) -> Problem:
+    """What a parser callback raised."""
+    if isinstance(cause, Problem):
+        return cause
+    if isinstance(cause, httptools.HttpParserError):
+        return _malformed(cause)
+    log.error("the HTTP callbacks failed", exc_info=cause)
+    return internal()
+
+
 def _malformed(error: BaseException) -> Problem:
-    return Problem(Code.INVALID_INPUT, f"the bytes are not an HTTP/1.1 request: {error}")
+    text = str(error)
+    if text == "Invalid HTTP version" or "PRI" in text:
+        return Problem(Code.VERSION_NOT_SUPPORTED, "that version is not supported; send HTTP/1.1 or HTTP/1.0")
+    return Problem(Code.INVALID_INPUT, f"the bytes are not an HTTP/1.1 request: {text}")
 
 
 def _head_too_large(limits: HttpLimits) -> Problem:
@@ -338,6 +460,7 @@ def _too_many_connections(bound: int) -> Problem:
         Code.UNAVAILABLE,
         f"{bound} connections are open already (setting max_connections)",
         headers=(retry_after(1),),
+        reason="connections",
     )
 
 
@@ -408,12 +531,16 @@ class HttpServer:
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(self.edge.limits.sweep_s)
             self._tick()
             now_s = loop.time()
             for connection in list(self.edge.connections):
                 assert isinstance(connection, GuardedProtocol)
-                connection.sweep(now_s)
+                try:
+                    connection.sweep(now_s)
+                except Exception:
+                    # One odd connection must not end the watch over all the others.
+                    log.exception("a connection could not be checked for slowness")
 
     def _tick(self) -> None:
         self.edge.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]

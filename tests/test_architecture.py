@@ -145,14 +145,6 @@ def test_no_module_keeps_mutable_state(path: Path) -> None:
         )
 
 
-def test_the_map_in_the_architecture_names_every_module_and_nothing_else() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    section = text.split("## Module map")[1].split("\n## ")[0]
-    named = {line.split("`")[1] for line in section.splitlines() if line.startswith("| `")}
-    there = {str(path.relative_to(ROOT)) for path in SOURCES if path.read_text().strip()}
-    assert named == there, f"missing in the map: {sorted(there - named)}; no longer there: {sorted(named - there)}"
-
-
 def test_secrets_are_never_compared_with_equals() -> None:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):

@@ -95,6 +95,9 @@ class ScoringApp:
             if not reply.done():
                 reply.set_result(value)
 
+        if connection is not None and connection.transport.is_closing():
+            # A pipelined request whose connection went while an earlier one was answered: nobody waits for it.
+            raise Disconnected
         self._scoring.submit(call, body, on_reply)
         if connection is None:
             return await _reply_or_disconnect(reply, receive)

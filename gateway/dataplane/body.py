@@ -14,6 +14,7 @@ from typing import Any
 from gateway.errors import Code, Problem
 
 RATIO_MAX = 100
+_LENGTH_DIGITS_MAX = 19
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -22,27 +23,30 @@ class Disconnected(Exception):
     """The caller is gone; nobody wants an answer."""
 
 
-def too_large(found: int | None, limit: int) -> Problem:
-    size = f"has {found} bytes" if found is not None else "is larger"
+def too_large(found: str, limit: int) -> Problem:
     return Problem(
         Code.PAYLOAD_TOO_LARGE,
-        f"the body {size}; at most {limit} are accepted (setting max_body_bytes, or gateway.limits.max_body_bytes "
-        "of the deployment)",
+        f"the body {found}; at most {limit} bytes are accepted (setting max_body_bytes, or "
+        "gateway.limits.max_body_bytes of the deployment)",
         reason="too_large",
     )
 
 
 def check_declared(length: bytes | None, limit: int) -> None:
     """Refuse a Content-Length over the limit before a byte of the body is read."""
-    if length is not None and int(length) > limit:
-        raise too_large(int(length), limit)
+    if length is None:
+        return
+    if not length.isdigit() or len(length) > _LENGTH_DIGITS_MAX:
+        raise Problem(Code.INVALID_INPUT, "the Content-Length is not a number of bytes")
+    if int(length) > limit:
+        raise too_large(f"has {int(length)} bytes", limit)
 
 
 def check_encoding(encoding: bytes | None, gzip_enabled: bool) -> bool:
     """Whether the body is to be inflated."""
-    if encoding is None or encoding == b"identity":
+    if encoding is None or encoding.lower() == b"identity":
         return False
-    if encoding.lower() == b"gzip" and gzip_enabled:
+    if encoding.lower() in (b"gzip", b"x-gzip") and gzip_enabled:
         return True
     accepted = "gzip or identity" if gzip_enabled else "identity (gzip is off: setting gzip)"
     raise Problem(
@@ -58,7 +62,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         raise Disconnected
     body: bytes = message["body"]
     if len(body) > limit:
-        raise too_large(None, limit)
+        raise too_large("is larger", limit)
     if not message.get("more_body"):
         return body
     chunks = [body]
@@ -70,7 +74,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         chunks.append(message["body"])
         size += len(message["body"])
         if size > limit:
-            raise too_large(None, limit)
+            raise too_large("is larger", limit)
         if not message.get("more_body"):
             return b"".join(chunks)
 
@@ -83,8 +87,14 @@ def inflate(body: bytes, limit: int) -> bytes:
         inflated = engine.decompress(body, bound + 1)
     except zlib.error as error:
         raise Problem(Code.INVALID_INPUT, f"the body is not gzip, as Content-Encoding says: {error}") from error
+    if len(inflated) > limit:
+        raise too_large("is larger once it is inflated", limit)
     if len(inflated) > bound:
-        raise too_large(None, bound)
+        raise Problem(
+            Code.PAYLOAD_TOO_LARGE,
+            f"the body inflates to more than {RATIO_MAX} times its {len(body)} bytes; less is accepted",
+            reason="too_large",
+        )
     if not engine.eof:
         raise Problem(Code.INVALID_INPUT, "the gzip body is truncated")
     if engine.unused_data:

@@ -270,8 +270,8 @@ class Batcher:
         is_unstarted = not split.is_started
         for part in split.running:
             part.done = True
-            if part.batch is not None:
-                part.batch.withdraw(part)
+            assert part.batch is not None, "a part is cut for a batch that has room"
+            part.batch.withdraw(part)
         return is_unstarted
 
     def _live_items(self) -> list[WorkItem]:

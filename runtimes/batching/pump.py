@@ -127,12 +127,10 @@ class Pump:
             self.ask()
 
     def _wake_at(self, when_ns: int) -> None:
-        if self._wake is not None:
-            if self._wake_ns <= when_ns:
-                return
-            self._wake.cancel()
-        self._wake_ns = when_ns
-        self._wake = self._scheduler.call_at(when_ns, self._woken)
+        # The oldest only gets younger, so a timer that is armed fires in time; at worst for one who has left.
+        if self._wake is None:
+            self._wake_ns = when_ns
+            self._wake = self._scheduler.call_at(when_ns, self._woken)
 
     def _woken(self) -> None:
         self._wake = None

@@ -20,13 +20,13 @@ from runtimes import Array, Datatype, InvalidInput, Signature
 from tests.support.codec_signatures import of_type, signature, spec
 
 few = settings(
-    max_examples=40,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-many = settings(few, max_examples=400)
+many = settings(few, max_examples=80)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NUMBERS = st.one_of(

@@ -1,10 +1,11 @@
-"""The reference pages that are made from code: `python -m tests.support.reference` writes them.
+"""The pages that are made from code, whole or in part: `python -m tests.support.reference` writes them.
 
 Why: a table that is typed by hand drifts from what it describes; a test compares the committed files with these.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from msgspec import inspect
 from gateway.controlplane.decode import accepted, bare, default_of, description_of, struct_type
 from gateway.controlplane.yaml_types import OnlineDeploymentYaml, OnlineEndpointYaml
 from gateway.settings import FLAG, Settings, settings_about, shown
+from gateway.telemetry.metrics import reference as metrics_page
 
-FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+ROOT = Path(__file__).parents[2]
 
+_MAP_TITLE = "## Module map"
 _MADE = "<!-- Made by `python -m tests.support.reference`; edit the types, not this file. -->"
 
 _YAML_HEAD = f"""# YAML
@@ -112,12 +115,37 @@ def _default(field: inspect.Field) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
+def architecture_page() -> str:
+    """ARCHITECTURE.md with its module map made anew: every module, with the first line it says of itself."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    head, _, rest = text.partition(_MAP_TITLE)
+    _, _, tail = rest.partition("\n## ")
+    rows = [f"| `{path}` | {says} |" for path, says in _modules()]
+    return (
+        f"{head}{_MAP_TITLE}\n\n" + "\n".join(["| module | what it is for |", "|---|---|", *rows]) + f"\n\n## {tail}"
+    )
+
+
+def _modules() -> Iterator[tuple[str, str]]:
+    for package in ("runtimes", "gateway"):
+        for path in sorted((ROOT / package).glob("**/*.py")):
+            text = path.read_text(encoding="utf-8")
+            if text.strip():
+                says = ast.get_docstring(ast.parse(text)) or ""
+                yield str(path.relative_to(ROOT)), says.partition("\n")[0]
+
+
 def pages() -> dict[str, str]:
-    """Every page by file name."""
-    return {"settings.md": settings_page(), "yaml.md": yaml_page()}
+    """Every page by its path from the root."""
+    return {
+        "ARCHITECTURE.md": architecture_page(),
+        "docs/reference/metrics.md": metrics_page(),
+        "docs/reference/settings.md": settings_page(),
+        "docs/reference/yaml.md": yaml_page(),
+    }
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for file_name, text in pages().items():
-        (FOLDER / file_name).write_text(text, encoding="utf-8")
+    for name, page in pages().items():
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / name).write_text(page, encoding="utf-8")

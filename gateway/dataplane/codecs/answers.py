@@ -28,6 +28,17 @@ def dump(value: object) -> bytes:
         return orjson.dumps(_clean(value), option=OPTIONS)
 
 
+def dump_tensor(array: Array, spec: TensorSpec) -> bytes:
+    """JSON bytes of one tensor; most of them orjson prints as they are."""
+    if spec.datatype is not _BF16:
+        try:
+            return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+        except orjson.JSONEncodeError:
+            # Objects, a scalar, or elements that do not lie side by side.
+            pass
+    return dump(jsonable(array, spec))
+
+
 def jsonable(array: Array, spec: TensorSpec) -> Any:
     """Something that `dump` prints as nested lists, or as one value for a scalar."""
     if spec.datatype is _BF16:

@@ -48,7 +48,7 @@ class AzureCall:
     def encode(self, results: Mapping[str, Array]) -> Encoded:
         specs = self._signature.outputs
         if len(specs) == 1:
-            body = answers.dump(answers.jsonable(results[specs[0].name], specs[0]))
+            body = answers.dump_tensor(results[specs[0].name], specs[0])
         else:
             body = answers.dump({spec.name: answers.jsonable(results[spec.name], spec) for spec in specs})
         # Texts and names may say null as well, so look closer where the word is found.
@@ -114,7 +114,12 @@ def _tensors(payload: object, plain: bool, signature: Signature) -> dict[str, Ar
             'accepted are named tensors {"<input>": [...]}, records or a pandas split'
         )
     spec = specs[0]
-    return {spec.name: numbers.tensor(payload, spec, plain=plain)}
+    return {spec.name: _tensor(payload, spec, plain=plain)}
+
+
+def _tensor(value: object, spec: TensorSpec, *, plain: bool) -> Array:
+    array = numbers.tensor(value, spec, plain=plain)
+    return array if array.size else numbers.with_lost_dimensions(array, spec)
 
 
 def _named(payload: dict[str, object], plain: bool, specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
@@ -124,7 +129,7 @@ def _named(payload: dict[str, object], plain: bool, specs: tuple[TensorSpec, ...
         spec = by_name.get(name)
         if spec is None:
             raise InvalidInput(f"there is no input {short(name)}; the model's inputs are {_names(specs)}")
-        inputs[name] = _as_column(numbers.tensor(value, spec, plain=plain), spec)
+        inputs[name] = _as_column(_tensor(value, spec, plain=plain), spec)
     return inputs
 
 
@@ -151,7 +156,7 @@ def _refuse_record(record: dict[str, object], index: int, wanted: set[str], spec
 
 def _stacked(values: list[Any], plain: bool, spec: TensorSpec) -> Array:
     """One value a row, along the batch axis; or one value for all, where the input has none."""
-    array = numbers.tensor(values, spec, plain=plain)
+    array = _tensor(values, spec, plain=plain)
     if spec.batch_axis is None and array.ndim == len(spec.shape) + 1:
         return _shared(array, spec)
     if array.ndim == 1:
@@ -190,7 +195,7 @@ def _split(payload: dict[str, Any], plain: bool, specs: tuple[TensorSpec, ...]) 
             f"the split has the columns {', '.join(map(short, columns[:8]))}; "
             f"the model's inputs are {_names(specs)}, and a column for each is accepted"
         )
-    array = numbers.tensor(rows, specs[0], plain=plain)
+    array = _tensor(rows, specs[0], plain=plain)
     return {specs[0].name: array if rows else np.empty((0, len(columns)), array.dtype)}
 
 

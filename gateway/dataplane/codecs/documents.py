@@ -51,9 +51,11 @@ def check_nesting(value: object, above: int) -> None:
     _survey(value, NESTING_MAX - above)
 
 
-def short(name: object) -> str:
-    """A caller's text in quotes for a message, cut where it is long."""
-    text = repr(name) if type(name) is not str else repr(name[: _SHOWN_MAX + 1])
+def short(value: object) -> str:
+    """A caller's value for a message, a string in quotes; cut where it is long, and by its kind where it may nest."""
+    if type(value) is list or type(value) is dict:
+        return "a list" if type(value) is list else "an object"
+    text = repr(value[: _SHOWN_MAX + 1]) if type(value) is str else repr(value)
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
 
 

@@ -15,7 +15,7 @@ costs about 25 ns an element and can name the element that does not fit.
 | BYTES | strings |
 
 FP16 and BF16 round from the double that JSON gives, once, to nearest even. Triton takes them as binary only.
-Shapes: row-major; `[]` where the model takes more dimensions is zero rows.
+Shapes: row-major.
 Errors: InvalidInput with the input's name, the place, what was found and what would be accepted.
 """
 
@@ -54,11 +54,14 @@ Place = Callable[[int], str]
 def tensor(value: object, spec: TensorSpec, *, plain: bool, bits: bool = False) -> Array:
     """The tensor that a JSON value says. `bits`: 0 and 1 are booleans too. The shape is the value's own."""
     array = _plain_tensor(value, spec) if plain else None
-    if array is None:
-        array = _exact_tensor(value, spec, bits)
-    if not array.size and array.ndim == 1 < len(spec.shape) and spec.shape[0] in (-1, 0):
-        return array.reshape((0, *(max(size, 0) for size in spec.shape[1:])))
-    return array
+    return _exact_tensor(value, spec, bits) if array is None else array
+
+
+def with_lost_dimensions(array: Array, spec: TensorSpec) -> Array:
+    """`[]` cannot say what its elements would have been: an empty tensor gets the rest of the model's shape."""
+    if array.size or array.ndim >= len(spec.shape):
+        return array
+    return array.reshape(array.shape + tuple(max(size, 0) for size in spec.shape[array.ndim :]))
 
 
 def _plain_tensor(value: object, spec: TensorSpec) -> Array | None:

@@ -28,8 +28,7 @@ from runtimes import Array, Datatype, InvalidInput, Signature, TensorSpec
 _BYTES = Datatype.BYTES
 _TIMEOUT_US_MAX = 2**63 // 1000
 _EMPTY_MAX = 65536
-_NO_PARAMETERS: dict[str, Any] = {}
-
+_ENTRY = frozenset(("name", "shape", "datatype", "parameters", "data"))
 
 # An output as the caller wants it: whether binary, and 0 for the tensor itself or how many of its highest values.
 # A plain tuple, for one is made for every output of every request.
@@ -126,15 +125,20 @@ def _names_in(document: dict[str, Any]) -> int:
         if (key == "inputs" or key == "outputs") and type(value) is list:
             for entry in value:
                 if type(entry) is dict:
-                    names += len(entry)
-                    parameters = entry.get("parameters")
-                    if type(parameters) is dict:
-                        names += len(parameters)
+                    names += _names_in_entry(entry)
         elif key == "parameters" and type(value) is dict:
             names += len(value)
         elif key != "id":
             documents.check_nesting(value, 1)
     return names
+
+
+def _names_in_entry(entry: dict[str, Any]) -> int:
+    parameters = entry.get("parameters")
+    for key in entry:
+        if key not in _ENTRY:
+            documents.check_nesting(entry[key], 3)
+    return len(entry) + (len(parameters) if type(parameters) is dict else 0)
 
 
 def _strings_in(document: dict[str, Any]) -> int:
@@ -170,7 +174,7 @@ def _parameters(entry: dict[str, Any], what: str, name: str = "") -> dict[str, A
     """The parameters of the request, an input or an output; the reserved ones are checked where they are used."""
     parameters = entry.get("parameters")
     if parameters is None:
-        return _NO_PARAMETERS
+        return {}
     if type(parameters) is not dict:
         raise InvalidInput(f"the parameters of {_owner(what, name)} are no object; an object is accepted")
     for key, value in parameters.items():
@@ -291,8 +295,9 @@ def _from_json(data: object, spec: TensorSpec, shape: list[int], plain: bool) ->
         return array
     if array.ndim == 1 and array.size == prod(shape):
         return array.reshape(wanted)
-    if not array.size and data == [] and 0 in wanted:
-        return np.empty(wanted, array.dtype)
+    # Nested lists end at the first 0 of a shape: [[]] is all that [1, 0, 2] has.
+    if not array.size and wanted[: array.ndim] == array.shape:
+        return array.reshape(wanted)
     raise InvalidInput(
         f"input {spec.name!r} has the shape {shape} and data of shape {list(array.shape)}; "
         "data as the shape says, or all of them in one flat list, are accepted"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.reference import FOLDER, pages
+from tests.support.reference import ROOT, pages
 
 
 @pytest.mark.parametrize("name", sorted(pages()))
 def test_the_committed_page_is_what_the_types_say(name: str) -> None:
-    committed = (FOLDER / name).read_text(encoding="utf-8")
-    assert committed == pages()[name], f"run: python -m tests.support.reference (it writes docs/reference/{name})"
+    committed = (ROOT / name).read_text(encoding="utf-8")
+    assert committed == pages()[name], f"run: python -m tests.support.reference (it writes {name})"

@@ -9,11 +9,13 @@ from runtimes.lifecycle import MOVES, IllegalMove, Lifecycle, State
 
 def test_a_runtime_is_ready_then_drains_then_closes() -> None:
     lifecycle = Lifecycle()
-    assert lifecycle.state is State.READY
+    states = [lifecycle.state]
     lifecycle.move(State.DRAINING, "a newer one is there")
     assert lifecycle.reason == "a newer one is there"
+    states.append(lifecycle.state)
     lifecycle.move(State.CLOSED, "drained")
-    assert lifecycle.state is State.CLOSED
+    states.append(lifecycle.state)
+    assert states == [State.READY, State.DRAINING, State.CLOSED]
 
 
 def test_an_illegal_move_raises_and_says_what_is_allowed() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from runtimes.batching.item import WorkItem
 from runtimes.errors import Unavailable
 from runtimes.observer import NullObserver
 from runtimes.runtime import Runtime
@@ -118,8 +120,7 @@ def test_close_answers_what_is_left_wherever_it_is() -> None:
 
 def test_close_answers_a_large_request_once() -> None:
     world = World(behaviour=SLOW, limits=BatchLimits(batch_rows_max=2))
-    import_rows = world.item().inputs["x"].repeat(9, axis=0)
-    large = world.send(import_rows)
+    large = world.send(np.ones((9, 2), dtype=np.float32))
     world.scheduler.advance(1 * MS)
     world.runtime.close()
     world.scheduler.run_out()
@@ -144,7 +145,11 @@ def test_close_says_whether_all_instances_ended() -> None:
 
 def test_close_may_come_from_a_reply() -> None:
     world = World(kind="inline", limits=BatchLimits(batch_rows_max=1))
-    world.submit(world.item(1.0, reply=lambda _: world.runtime.close() and None))
+
+    def close(_: WorkItem) -> None:
+        world.runtime.close()
+
+    world.submit(world.item(1.0, reply=close))
     other = world.send(2.0)
     world.scheduler.run_out()
     assert world.fault(other) is Unavailable

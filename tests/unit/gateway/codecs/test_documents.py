@@ -104,6 +104,19 @@ def test_long_names_are_cut_in_messages() -> None:
     assert documents.short(5) == "5"
 
 
+@pytest.mark.parametrize("place", ["name", "shape", "size", "datatype", "parameters", "binary_data_size", "extra"])
+def test_deep_values_in_an_input_are_refused_wherever_they_are(place: str) -> None:
+    entry: dict[str, object] = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
+    if place == "binary_data_size":
+        entry = {**entry, "parameters": {place: "?"}}
+        del entry["data"]
+    else:
+        entry |= {"shape": ["?"]} if place == "size" else {place: "?"}
+    body = orjson.dumps({"inputs": [entry]}).replace(b'"?"', b"[" * 1000 + b"]" * 1000)
+    with pytest.raises(InvalidInput):
+        decode_v2(body, None, signature(), "m", "1")
+
+
 def test_words_and_strings_are_not_plain() -> None:
     assert documents.is_plain(b'{"a":[1]}', 1, 0)
     assert documents.is_plain(b'{"ruler":[1]}', 1, 0)

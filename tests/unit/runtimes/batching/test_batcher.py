@@ -168,7 +168,7 @@ def test_the_delay_is_kept_with_one_timer_and_no_polling() -> None:
     assert {when - START_NS for when, _ in world.replies} == {6 * MS}
 
 
-def test_an_older_item_behind_a_full_key_gets_the_earlier_timer() -> None:
+def test_each_key_is_held_for_its_own_oldest_item() -> None:
     world = World(limits=BatchLimits(queue_delay_ns=5 * MS, batch_rows_max=2), behaviour=SLOW)
     first = world.send(matrix(1, 3))
     world.scheduler.advance(4 * MS)
@@ -388,6 +388,22 @@ def test_a_broken_session_gives_one_sentence(caplog: pytest.LogCaptureFixture) -
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
+def test_a_session_that_would_end_its_thread_fails_its_whole_batch(caplog: pytest.LogCaptureFixture) -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    world = World(kind="inline", behaviour=SLOW, limits=BatchLimits(batch_rows_max=4))
+    world.sessions[0]._hang = leave
+    bad, mate, large = world.send(-2.0), world.send(1.0), world.send(np.full((9, 2), -2.0, dtype=np.float32))
+    world.scheduler.settle()
+    assert [world.fault(item) for item in (bad, mate, large)] == [ModelFailed] * 3
+    assert [world.replied(item) for item in (bad, mate, large)] == [1, 1, 1]
+    assert "an instance failed outside its session" in caplog.text
+    good = world.send(1.0)
+    world.scheduler.run_out()
+    assert world.is_right(good)
+
+
 # Callers.
 
 
@@ -475,6 +491,7 @@ def test_a_refused_item_may_be_tried_elsewhere() -> None:
     other.submit(item)
     other.scheduler.run_out()
     assert other.is_right(item)
+    assert other.batch_rows == [5]
 
 
 class RaisingObserver:

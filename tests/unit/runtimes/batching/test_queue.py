@@ -106,12 +106,13 @@ def test_a_large_request_that_left_half_way_leaves_nothing() -> None:
 def test_a_key_is_full_while_its_items_fill_a_batch() -> None:
     a, b, c = item(3, "a"), item(2, "b"), item(2, "b")
     queue = queue_of(a, b)
-    assert not queue.has_full
+    was_full = [queue.has_full]
     queue.put(c)
-    assert queue.has_full
+    was_full.append(queue.has_full)
     assert queue.full_key() == "b"
     hang_up(queue, b)
-    assert not queue.has_full
+    was_full.append(queue.has_full)
+    assert was_full == [False, True, False]
 
 
 def test_an_item_of_no_rows_fills_a_batch_alone() -> None:

@@ -1,0 +1,141 @@
+"""One suite for every InstancePool: inline, threads, and the virtual one that the other tests rest on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+
+from runtimes.batching.batch import Batch
+from runtimes.batching.collate import Collator
+from runtimes.batching.item import WorkItem
+from runtimes.batching.queue import Queue
+from runtimes.clock import Timer
+from runtimes.instance import InlinePool, InstancePool, ThreadPool
+from runtimes.simulated import Behaviour, SimulatedSession, simulated_signature
+from tests.support.virtual import VirtualPool, VirtualScheduler
+
+COLLATOR = Collator(simulated_signature())
+BEHAVIOUR = Behaviour(poison=-1.0, hang_on=-2.0)
+KINDS = ("inline", "thread", "virtual")
+
+
+class ThreadScheduler:
+    """What threads post, to be run where the test waits for it."""
+
+    def __init__(self) -> None:
+        self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def now_ns(self) -> int:
+        return 1
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.posted.put(callback)
+
+    def call_from_thread(self, callback: Callable[[], None]) -> None:
+        self.posted.put(callback)
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        raise AssertionError("a pool needs no timers")
+
+
+class Rig:
+    """A pool of one kind with two sessions where it can have them."""
+
+    def __init__(self, kind: str) -> None:
+        self.finished: list[Batch] = []
+        self.release = threading.Event()
+        self.virtual = VirtualScheduler()
+        self.threads = ThreadScheduler()
+        self.sessions = tuple(SimulatedSession(1, BEHAVIOUR, hang=self._hang) for _ in range(2))
+        self.pool = self._pool(kind)
+
+    def _hang(self) -> None:
+        assert self.release.wait(30)
+
+    def _pool(self, kind: str) -> InstancePool:
+        if kind == "inline":
+            return InlinePool(self.sessions, COLLATOR, self.virtual)
+        if kind == "thread":
+            return ThreadPool(self.sessions, COLLATOR, self.threads, "test")
+        pool = VirtualPool(self.virtual, instances=2)
+        pool.sessions = self.sessions
+        return pool
+
+    def start(self, batch: Batch) -> None:
+        self.pool.start(batch, self.finished.append)
+
+    def wait(self, batches: int) -> None:
+        self.virtual.run_out()
+        while len(self.finished) < batches:
+            self.threads.posted.get(timeout=30)()
+
+
+def batch_of(*values: float) -> Batch:
+    queue = Queue(items_max=100, rows_max=100)
+    for value in values:
+        queue.put(
+            WorkItem(
+                inputs={"x": np.full((1, 2), value, dtype=np.float32)},
+                rows=1,
+                key=None,
+                outputs=None,
+                deadline_ns=0,
+                reply=lambda _: None,
+            )
+        )
+    batch = Batch(None, 100)
+    batch.fill(queue)
+    return batch
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_started_batch_is_finished_once(kind: str) -> None:
+    rig = Rig(kind)
+    batches = [batch_of(float(n)) for n in range(rig.pool.capacity)]
+    for batch in batches:
+        rig.start(batch)
+    rig.wait(len(batches))
+    assert sorted(map(id, rig.finished)) == sorted(map(id, batches))
+    assert all(len(batch.runs) == 1 and batch.runs[0].fault is None for batch in batches)
+    assert rig.pool.close(30.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failed_batch_is_bisected_and_the_instance_lives_on(kind: str) -> None:
+    rig = Rig(kind)
+    bad, good = batch_of(1.0, -1.0), batch_of(2.0)
+    rig.start(bad)
+    rig.wait(1)
+    rig.start(good)
+    rig.wait(2)
+    assert [(len(run.items), run.fault is None) for run in bad.runs] == [(2, False), (1, True), (1, False)]
+    assert good.runs[0].results is not None
+    assert rig.pool.close(30.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_says_how_much_it_takes(kind: str) -> None:
+    rig = Rig(kind)
+    assert 1 <= rig.pool.instances <= rig.pool.capacity <= 2 * rig.pool.instances
+    assert rig.pool.close(30.0)
+
+
+@pytest.mark.parametrize("kind", ["inline", "thread"])
+def test_close_closes_every_session(kind: str) -> None:
+    rig = Rig(kind)
+    assert rig.pool.close(30.0)
+    assert all(session.is_closed for session in rig.sessions)
+
+
+def test_a_thread_that_hangs_is_abandoned_and_closes_its_session_when_it_comes_back() -> None:
+    rig = Rig("thread")
+    rig.start(batch_of(-2.0))
+    assert not rig.pool.close(0.0)
+    rig.release.set()
+    rig.wait(1)
+    assert rig.pool.close(30.0)
+    assert all(session.is_closed for session in rig.sessions)
