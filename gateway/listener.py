@@ -108,6 +108,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.body_began_s = 0.0
         self.body_bytes = 0
         self.unread_since_s = 0.0
+        self.closing_since_s = 0.0
         self.unread_bytes = 0
         self.broken: Problem | None = None
         self.is_parting = False
@@ -173,11 +174,13 @@ class GuardedProtocol(HttpToolsProtocol):
             # Proxies and CGI-like programs read X_User as X-User: such a header is dropped, never trusted.
             self.edge.count_refusal("underscore_header")
             return
+        # The parser leaves the blanks after a value, which do not belong to it.
+        value = value.rstrip(b" \t")
         super().on_header(name, value)
         if len(name) == 4 and name.lower() == b"host":
             self.hosts += 1
             self.host = value
-        elif len(name) == 17 and name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+        elif len(name) == 17 and name.lower() == b"transfer-encoding" and value.lower() != b"chunked":
             raise Problem(Code.INVALID_INPUT, "the only Transfer-Encoding that is accepted is chunked")
 
     def on_headers_complete(self) -> None:
@@ -247,7 +250,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def sweep(self, now_s: float) -> None:
         """Called every second or so: ends what is stalled."""
         self._check_reader(now_s)
-        if self.due_s and now_s > self.due_s and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self._check_closing(now_s)
+        elif self.due_s and now_s > self.due_s:
             self._overdue(now_s)
 
     def close_after_answer(self) -> None:
@@ -269,6 +274,17 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.abort()
             self.unread_since_s = now_s
             self.unread_bytes = left
+
+    def _check_closing(self, now_s: float) -> None:
+        """Abort a peer that was sent everything and does not close its end.
+
+        TLS waits for the peer's farewell. A client that keeps a connection for later does not read it, and would
+        hold up a drain.
+        """
+        if self.transport.get_write_buffer_size() or not self.closing_since_s:
+            self.closing_since_s = now_s
+        elif now_s - self.closing_since_s > self.limits.linger_s:
+            self.transport.abort()
 
     def _overdue(self, now_s: float) -> None:
         if self.is_parting:

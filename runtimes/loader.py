@@ -46,11 +46,15 @@ Clock = Callable[[], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenModel:
-    """Sessions, one an instance, and what is known of the model. Outputs have a batch axis where it is proven."""
+    """Sessions, one an instance, and what is known of the model. Outputs have a batch axis where it is proven.
+
+    `provider` is the execution provider that really runs it.
+    """
 
     sessions: tuple[Session, ...]
     signature: Signature
     learned: Learned
+    provider: str = ""
 
 
 def open_model(spec: RuntimeSpec, learned: Learned | None = None, *, now: Clock = now_ns) -> OpenModel:
@@ -61,7 +65,7 @@ def open_model(spec: RuntimeSpec, learned: Learned | None = None, *, now: Clock 
     try:
         for instance in range(max(1, spec.instance_count)):
             sessions.append(open_session(spec, instance, threads))
-        return _made_ready(spec, tuple(sessions), threads, learned, now)
+        return replace(_made_ready(spec, tuple(sessions), threads, learned, now), provider=sessions[0].provider)
     except BaseException:
         for session in sessions:
             session.close()

@@ -68,6 +68,10 @@ class Runtime:
         pool: InstancePool | None = None,
     ) -> None:
         """`pool` replaces the instances that `dispatch` would make; it then brings its own sessions."""
+        if limits.batch_rows_max < 1 or limits.queue_items_max < 1 or limits.queue_delay_ns < 0:
+            raise ValueError(
+                f"runtime {name!r} was given {limits}; a batch and a queue hold at least 1, and no delay is negative"
+            )
         self.name = name
         self.signature = signature
         self.batched = signature.batched

@@ -17,6 +17,11 @@ class Session(Protocol):
     @property
     def signature(self) -> Signature: ...
 
+    @property
+    def provider(self) -> str:
+        """What really computes it, in the engine's own word."""
+        ...
+
     def run(self, inputs: Tensors, outputs: tuple[str, ...] | None) -> dict[str, Array]:
         """Run once. `outputs` None asks for all of them. Errors: ModelFailed."""
         ...

@@ -75,6 +75,10 @@ class SimulatedSession:
     def signature(self) -> Signature:
         return self._signature
 
+    @property
+    def provider(self) -> str:
+        return "simulated"
+
     def answer(self, x: Array) -> Array:
         """What `run` gives for these rows on a good day."""
         return np.asarray(x.sum(axis=1) * self.scale + self.offset, dtype=np.float32)

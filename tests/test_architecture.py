@@ -45,7 +45,7 @@ HOUSES = {
     "prometheus_client": ("gateway.telemetry.metrics", "gateway.telemetry.triton"),
     "yaml": ("gateway.yaml_text",),
     "typer": ("gateway.cli",),
-    "httpx": ("gateway.dataplane.jwks",),
+    "httpx": ("gateway.dataplane.jwks", "gateway.dataplane.oidc"),
     "jwt": ("gateway.credentials", "gateway.dataplane.oidc", "gateway.dataplane.jwks"),
     "watchfiles": ("gateway.supervisor",),
     "mmap": ("gateway.seats", "runtimes.onnx.external"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from gateway.dataplane.body import Disconnected, read_body
@@ -27,6 +27,12 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+DECIDING = (
+    *(b"authorization", b"azureml-model-deployment", b"content-type", b"content-encoding"),
+    *(b"inference-header-content-length", b"x-request-timeout-ms"),
+)
 
 
 class ScoringApp:
@@ -58,8 +64,8 @@ class ScoringApp:
             await _send(reply, send)
 
     async def _score(self, target: Target, scope: Scope, receive: Receive, arrived_ns: int) -> Reply | None:
-        headers = dict(scope["headers"])
         try:
+            headers = _single_valued(scope["headers"])
             call = await self._open(target, headers, arrived_ns)
         except Problem as problem:
             return self._scoring.refuse(target, problem)
@@ -96,7 +102,7 @@ class ScoringApp:
                 reply.set_result(value)
 
         if connection is not None and connection.transport.is_closing():
-            # A pipelined request whose connection went while an earlier one was answered: nobody waits for it.
+            # Of several pipelined requests, the server tells only the newest that the caller is gone.
             raise Disconnected
         self._scoring.submit(call, body, on_reply)
         if connection is None:
@@ -120,6 +126,17 @@ class ScoringApp:
                 if host.endswith(self._suffix) and not path.startswith(("/v2", "/endpoints/")):
                     return f"/endpoints/{host[: -len(self._suffix)]}{path}"
         return path
+
+
+def _single_valued(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
+    """The head as a mapping; what decides about the request may be said only once."""
+    single = dict(headers)
+    if len(single) != len(headers):
+        names = [name for name, _ in headers]
+        twice = [name for name in DECIDING if names.count(name) > 1]
+        if twice:
+            raise Problem(Code.INVALID_INPUT, f"header {twice[0].decode()} is given more than once; it is taken once")
+    return single
 
 
 def _post_only(method: str) -> Problem:

@@ -14,6 +14,14 @@ from typing import Any
 from gateway.errors import Code, Problem
 
 RATIO_MAX = 100
+
+MEDIA_TYPES = frozenset(
+    (
+        *(b"", b"application/json", b"application/octet-stream"),
+        # What curl -d, HTML forms and many HTTP clients send when they are not told.
+        *(b"application/x-www-form-urlencoded", b"text/plain", b"text/json"),
+    )
+)
 _LENGTH_DIGITS_MAX = 19
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -40,6 +48,19 @@ def check_declared(length: bytes | None, limit: int) -> None:
         raise Problem(Code.INVALID_INPUT, "the Content-Length is not a number of bytes")
     if int(length) > limit:
         raise too_large(f"has {int(length)} bytes", limit)
+
+
+def check_media_type(content_type: bytes | None) -> None:
+    """JSON and raw bytes are taken, and what clients say when nobody told them what they send."""
+    if content_type is None:
+        return
+    media = content_type.split(b";", 1)[0].strip().lower()
+    if media not in MEDIA_TYPES and not media.endswith(b"+json"):
+        raise Problem(
+            Code.UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Type {media[:80].decode('latin-1')!r} is not accepted; send application/json, or "
+            "application/octet-stream for V2 binary tensors",
+        )
 
 
 def check_encoding(encoding: bytes | None, gzip_enabled: bool) -> bool:

@@ -22,10 +22,10 @@ from gateway.dataplane import v2_documents as v2
 from gateway.dataplane.live import LiveDeployment, LiveEndpoint, SnapshotCell
 from gateway.dataplane.oidc import KeysNeeded
 from gateway.dataplane.score import Scoring
-from gateway.dataplane.swagger import swagger
+from gateway.dataplane.swagger import VERSIONS, swagger
 from gateway.errors import Code, Problem, retry_after
 from gateway.telemetry.record import ScorerRecord
-from gateway.telemetry.totals import ScorerTotals, Tally, statistics
+from gateway.telemetry.totals import ScorerTotals
 from runtimes import now_ns
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -147,8 +147,8 @@ class _Documents:
     async def swagger(self, request: Request) -> Response:
         endpoint, deployment = await self._chosen(request)
         version = request.query_params.get("version", "2")
-        if version not in ("2", "3", "3.1"):
-            raise Problem(Code.NOT_FOUND, f"there is no swagger version {version!r}; there are 2, 3, 3.1")
+        if version not in VERSIONS:
+            raise Problem(Code.NOT_FOUND, f"there is no swagger version {version!r}; there are {', '.join(VERSIONS)}")
         document = swagger(
             deployment.live.runtime.signature,
             endpoint=endpoint.name,
@@ -242,29 +242,8 @@ def _index(endpoint: LiveEndpoint) -> list[v2.IndexEntry]:
 def _statistics(endpoint: LiveEndpoint, deployment: LiveDeployment, totals: ScorerTotals) -> v2.ModelStatistics:
     found = totals.endpoints.get(endpoint.name.lower())
     counted = found.deployments.get(deployment.name.lower()) if found is not None else None
-    numbers = statistics(counted or deployment.record.snapshot())
-    since_ns = now_ns() - numbers.last_run_ns
-    return v2.ModelStatistics(
-        name=endpoint.name,
-        version=deployment.name,
-        last_inference_ms=int(time.time() * 1000 - since_ns / 1e6) if numbers.last_run_ns else 0,
-        inference_count=numbers.inference_count,
-        execution_count=numbers.execution_count,
-        success=_duration(numbers.success),
-        fail=_duration(numbers.fail),
-        queue=_duration(numbers.queue),
-        compute_input=_duration(numbers.compute_input),
-        compute_infer=_duration(numbers.compute_infer),
-        compute_output=_duration(numbers.compute_output),
-        batches=tuple(
-            v2.BatchStatistics(rows=rows, compute_infer=_duration(tally))
-            for rows, tally in numbers.batch_stats.items()
-        ),
-    )
-
-
-def _duration(tally: Tally) -> v2.Duration:
-    return v2.Duration(count=tally.count, ns=tally.ns)
+    counts = counted or deployment.record.snapshot()
+    return v2.statistics_of(endpoint.name, deployment.name, counts, now_ns(), time.time())
 
 
 def _where(path: str, cell: SnapshotCell) -> str:

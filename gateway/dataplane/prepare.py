@@ -169,7 +169,7 @@ class Preparer:
         )
         load_s = (now_ns() - began_ns) / 1e9
         log.info("%s is loaded in %.2f s; %s", name, load_s, model.learned.reason)
-        facts = Loaded(load_s=load_s, provider=deployment.runtime.provider, sha256=deployment.runtime.sha256)
+        facts = Loaded(load_s=load_s, provider=model.provider, sha256=deployment.runtime.sha256)
         return _Ready(deployment.runtime, LiveRuntime(runtime), model.learned, facts)
 
     def _forget_prepared(self, keep: dict[str, _Ready]) -> None:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.dataplane.body import check_declared, check_encoding, inflate
+from gateway.dataplane.body import check_declared, check_encoding, check_media_type, inflate
 from gateway.dataplane.codecs import Decoded, decode_score, decode_v2
 from gateway.dataplane.live import LiveDeployment, Target
 from gateway.dataplane.mirror import Mirror
@@ -198,6 +198,9 @@ class Scoring:
     def _read_head(self, call: Call, headers: Headers) -> None:
         spec = call.deployment.spec
         check_declared(headers.get(b"content-length"), spec.body_bytes_max)
+        content_type = headers.get(b"content-type")
+        if content_type != b"application/json":
+            check_media_type(content_type)
         encoding = headers.get(b"content-encoding")
         if encoding is not None:
             call.inflates = check_encoding(encoding, self._options.gzip)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gateway.telemetry.totals import DeploymentTotals, HistogramTotals
 from runtimes import Datatype, Signature, TensorSpec
 
 Document = dict[str, Any]
@@ -23,7 +24,6 @@ EXTENSIONS = (
     "binary_tensor_data",
     "classification",
     "model_configuration",
-    "model_repository",
     "parameters",
     "statistics",
 )
@@ -128,6 +128,35 @@ def model_config(
             "priority_queue_policy": {},
         }
     return config
+
+
+def statistics_of(name: str, version: str, counts: DeploymentTotals, now_ns: int, now_s: float) -> ModelStatistics:
+    """A deployment's counters in these terms; times are exact to a microsecond. `now_s`: seconds since the epoch."""
+    succeeded = counts.codes.get(200, 0)
+    since_s = (now_ns - counts.last_run_ns) / 1e9
+    return ModelStatistics(
+        name=name,
+        version=version,
+        last_inference_ms=int((now_s - since_s) * 1000) if counts.last_run_ns else 0,
+        inference_count=counts.rows,
+        execution_count=counts.runs,
+        success=Duration(count=succeeded, ns=counts.succeeded_us * 1000),
+        fail=Duration(
+            count=counts.duration.count - succeeded, ns=(counts.duration.total - counts.succeeded_us) * 1000
+        ),
+        queue=_sum(counts.queue),
+        compute_input=_sum(counts.parse),
+        compute_infer=_sum(counts.infer),
+        compute_output=_sum(counts.serialize),
+        batches=tuple(
+            BatchStatistics(rows=rows, compute_infer=Duration(count=runs.count, ns=runs.run_ns))
+            for rows, runs in sorted(counts.by_rows.items())
+        ),
+    )
+
+
+def _sum(histogram: HistogramTotals) -> Duration:
+    return Duration(count=histogram.count, ns=histogram.total * 1000)
 
 
 def statistics_document(models: Iterable[ModelStatistics]) -> Document:

@@ -18,31 +18,8 @@ from gateway.telemetry.totals import (
     HistogramTotals,
     RunTotals,
     ScorerTotals,
-    Statistics,
-    add,
-    fold,
-    restrict,
-    statistics,
 )
 from runtimes import now_ns
-
-__all__ = [
-    "DURATION_EDGES_NS",
-    "OUTCOMES",
-    "REASONS",
-    "ROWS_EDGES",
-    "STAGE_EDGES_NS",
-    "DeploymentRecord",
-    "EndpointRecord",
-    "Histogram",
-    "ScorerRecord",
-    "ScorerTotals",
-    "Statistics",
-    "add",
-    "fold",
-    "restrict",
-    "statistics",
-]
 
 _US = 1_000
 _MS = 1_000_000

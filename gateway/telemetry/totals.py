@@ -123,53 +123,6 @@ def restrict(totals: ScorerTotals, served: Mapping[str, Collection[str]]) -> Sco
     return msgspec.structs.replace(totals, endpoints=endpoints)
 
 
-class Tally(msgspec.Struct, frozen=True):
-    """How often and how long in all."""
-
-    count: int
-    ns: int
-
-
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment in the terms of the V2 statistics extension.
-
-    `inference_count` counts rows and `execution_count` runs, both of successful runs. `batch_stats` maps a batch
-    size to its runs. `last_run_ns` is monotonic, 0 for never.
-    """
-
-    inference_count: int
-    execution_count: int
-    last_run_ns: int
-    success: Tally
-    fail: Tally
-    queue: Tally
-    compute_input: Tally
-    compute_infer: Tally
-    compute_output: Tally
-    batch_stats: dict[int, Tally]
-
-
-def statistics(totals: DeploymentTotals) -> Statistics:
-    """Source: contract, Open Inference Protocol, section 6. Times of requests are exact to a microsecond."""
-    succeeded = totals.codes.get(200, 0)
-    return Statistics(
-        inference_count=totals.rows,
-        execution_count=totals.runs,
-        last_run_ns=totals.last_run_ns,
-        success=Tally(succeeded, totals.succeeded_us * 1000),
-        fail=Tally(totals.duration.count - succeeded, (totals.duration.total - totals.succeeded_us) * 1000),
-        queue=_tally(totals.queue),
-        compute_input=_tally(totals.parse),
-        compute_infer=_tally(totals.infer),
-        compute_output=_tally(totals.serialize),
-        batch_stats={rows: Tally(run.count, run.run_ns) for rows, run in sorted(totals.by_rows.items())},
-    )
-
-
-def _tally(histogram: HistogramTotals) -> Tally:
-    return Tally(histogram.count, histogram.total * 1000)
-
-
 def _plus(a: Any, b: Any) -> Any:
     """Adds two values of one shape, field by field, so that a new field is never forgotten."""
     match a:

@@ -76,10 +76,6 @@ class Batcher:
         scheduler: Scheduler,
         observer: Observer,
     ) -> None:
-        if limits.batch_rows_max < 1 or limits.queue_items_max < 1 or limits.queue_delay_ns < 0:
-            raise ValueError(
-                f"a runtime was given {limits}; a batch and a queue hold at least 1, and no delay is negative"
-            )
         self.counts = Counts()
         self.live = 0
         self.queue = Queue(items_max=limits.queue_items_max, rows_max=limits.batch_rows_max)

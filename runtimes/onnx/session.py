@@ -59,6 +59,11 @@ class OnnxSession:
     def signature(self) -> Signature:
         return self._signature
 
+    @property
+    def provider(self) -> str:
+        """Where it really runs, as onnxruntime calls it: after an allowed fallback not what was asked for."""
+        return str(self._session.get_providers()[0])
+
     def run(self, inputs: Tensors, outputs: tuple[str, ...] | None) -> dict[str, Array]:
         names = self._all_outputs if outputs is None else outputs
         try:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.dataplane import v2_documents
 from gateway.dataplane.v2_documents import BatchStatistics, Duration, IndexEntry, ModelStatistics
+from gateway.telemetry.record import DeploymentRecord
 from runtimes import Datatype, Signature
 from tests.support.codec_signatures import signature, spec
 
@@ -134,3 +135,35 @@ def test_the_index_lists_versions_with_their_reason() -> None:
 
 def test_every_document_is_json() -> None:
     orjson.dumps([config(TABULAR), v2_documents.model_metadata("m", [], TABULAR)])
+
+
+def test_statistics_speak_of_requests_rows_and_runs() -> None:
+    ms = 1_000_000
+    record = DeploymentRecord(clock=lambda: 77 * ms)
+    record.answered(200, 9 * ms, 1 * ms, 2 * ms, 3 * ms, 4 * ms)
+    record.answered(424, 5 * ms, 1 * ms, 2 * ms)
+    record.ran(4, 2, 3 * ms, False)
+    record.ran(2, 1, 1 * ms, False)
+    record.ran(2, 1, 1 * ms, True)
+    found = v2_documents.statistics_of("digits", "blue", record.snapshot(), 80 * ms, 1_000.0)
+    assert found == ModelStatistics(
+        name="digits",
+        version="blue",
+        last_inference_ms=999_997,
+        inference_count=6,
+        execution_count=2,
+        success=Duration(count=1, ns=9 * ms),
+        fail=Duration(count=1, ns=5 * ms),
+        queue=Duration(count=2, ns=4 * ms),
+        compute_input=Duration(count=2, ns=2 * ms),
+        compute_infer=Duration(count=1, ns=3 * ms),
+        compute_output=Duration(count=1, ns=4 * ms),
+        batches=(
+            BatchStatistics(rows=2, compute_infer=Duration(count=1, ns=1 * ms)),
+            BatchStatistics(rows=4, compute_infer=Duration(count=1, ns=3 * ms)),
+        ),
+    )
+
+
+def test_a_model_that_never_ran_has_no_last_inference() -> None:
+    assert v2_documents.statistics_of("d", "b", DeploymentRecord().snapshot(), 5, 5.0).last_inference_ms == 0

@@ -23,6 +23,8 @@ COLLATOR = Collator(simulated_signature())
 class ScriptedSession:
     """Runs a function of the rows' values."""
 
+    provider = "fake"
+
     signature = simulated_signature()
 
     def __init__(self, script: Callable[[list[float]], None]) -> None:

@@ -99,6 +99,8 @@ def test_an_output_of_unknown_rank_gets_the_one_it_was_seen_with(tmp_path: Path)
 class Fake:
     """A session whose runs take as long as the test says; "x" [N, 2] or [N, T] -> "y" [N]."""
 
+    provider = "fake"
+
     def __init__(self, clock: "Clock", row_ns: int = 10_000, wide: bool = False, fails_above: int = 1000) -> None:
         shape = (-1, -1) if wide else (-1, 2)
         x = TensorSpec(name="x", datatype=Datatype.FP32, shape=shape, symbols=("N", None), batch_axis=0)

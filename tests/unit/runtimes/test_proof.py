@@ -18,6 +18,8 @@ Function = Callable[[Array], Array]
 class Model:
     """One input "x" [N, 4], one output "y": whatever the function makes of it."""
 
+    provider = "fake"
+
     def __init__(self, function: Function, datatype: Datatype = Datatype.FP32, maps: bool = False) -> None:
         self.function = function
         x = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 4), symbols=("N", None), batch_axis=0)

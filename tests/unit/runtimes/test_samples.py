@@ -28,6 +28,8 @@ def signature(*inputs: TensorSpec) -> Signature:
 class Picky:
     """Runs only when its test says so."""
 
+    provider = "fake"
+
     def __init__(self, signature: Signature, wanted: object) -> None:
         self.signature = signature
         self.wanted = wanted

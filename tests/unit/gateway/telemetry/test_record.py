@@ -17,11 +17,8 @@ from gateway.telemetry.record import (
     EndpointRecord,
     Histogram,
     ScorerRecord,
-    ScorerTotals,
-    Statistics,
-    statistics,
 )
-from gateway.telemetry.totals import RunTotals, Tally
+from gateway.telemetry.totals import RunTotals, ScorerTotals
 from runtimes import Observer
 
 MS = 1_000_000
@@ -190,24 +187,3 @@ def test_what_is_deleted_is_forgotten_and_the_rest_goes_on() -> None:
     assert record.snapshot().endpoints["a"].deployments["blue"].codes == {200: 1}
     record.keep_only({"a": set()})
     assert _names(record.snapshot()) == {"a": set()}
-
-
-def test_statistics_speak_of_requests_rows_and_runs() -> None:
-    record = DeploymentRecord(clock=lambda: 77)
-    record.answered(200, 9 * MS, 1 * MS, 2 * MS, 3 * MS, 4 * MS)
-    record.answered(424, 5 * MS, 1 * MS, 2 * MS)
-    record.ran(4, 2, 3 * MS, False)
-    record.ran(2, 1, 1 * MS, False)
-    record.ran(2, 1, 1 * MS, True)
-    assert statistics(record.snapshot()) == Statistics(
-        inference_count=6,
-        execution_count=2,
-        last_run_ns=77,
-        success=Tally(1, 9 * MS),
-        fail=Tally(1, 5 * MS),
-        queue=Tally(2, 4 * MS),
-        compute_input=Tally(2, 2 * MS),
-        compute_infer=Tally(1, 3 * MS),
-        compute_output=Tally(1, 4 * MS),
-        batch_stats={2: Tally(1, 1 * MS), 4: Tally(1, 3 * MS)},
-    )
