@@ -10,6 +10,10 @@ import os
 import re
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+_GUID = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+ID_CHARS_MAX = 100
 
 
 class RequestIds:
@@ -28,3 +32,14 @@ class RequestIds:
 def clean_client_id(value: bytes) -> bytes:
     """Contract section 1: keep letters, digits, `_` and `-`, at most 40 of them."""
     return _UNSAFE.sub(b"", value)[:40]
+
+
+def is_guid(value: bytes) -> bool:
+    return _GUID.fullmatch(value) is not None
+
+
+def echoed(name: bytes, value: bytes) -> bytes:
+    """What of a caller's trace header goes back: a traceparent as it is or not at all, an id cleaned."""
+    if name == b"traceparent":
+        return value if _TRACE_PARENT.fullmatch(value) else b""
+    return _UNSAFE.sub(b"", value)[:ID_CHARS_MAX]

@@ -48,6 +48,7 @@ from runtimes import available_cores
 log = logging.getLogger(__name__)
 
 RENEW_EVERY_S = 24 * 3600.0
+CERTIFICATES_EVERY_MS = 2000
 
 EMPTY = Desired(endpoints={}, deployments={})
 NOTHING_APPLIED = Applied(learned={}, loaded={}, failures={})
@@ -109,6 +110,9 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._servers: list[HttpServer] = []
         self._contexts: list[Any] = []
+        self._seen_pair: list[tuple[int, ...]] = []
+        # Of the certificate that is served: the file may hold another one, which was refused.
+        self._served_until_s: float | None = None
         self._fleet: Fleet | None = None
         self._control: asyncio.Server | None = None
 
@@ -119,6 +123,8 @@ class Supervisor:
         desired = self._read()
         settings = self._settings
         scorers = settings.scorers or available_cores()
+        # Before the files are read: a change from here on is a change.
+        self._seen_pair = _versions(self._pair()) if self._has_tls() else []
         scorer_settings = self._scorer_settings(scorers)
         sockets = bind(settings.scoring.host, settings.scoring.port, shared=scorers)
         scoring = _at(settings.scoring, sockets[0].getsockname()[1])
@@ -135,10 +141,11 @@ class Supervisor:
         await self._apply(desired, tolerated=None)
         self._control = await serve_control(self, self._state.path / "control.sock")
         self._watch_certificates()
+        self._served_until_s = self._certificate_expiry()
         self._is_ready = True
         ca = self._certificates.ca if self._certificates is not None else settings.tls_cert
         print(  # noqa: T201 - the one line on stdout
-            f"ready scoring={scoring.url} management={management.url} telemetry={telemetry.url} ca={ca or '-'}",
+            f"ready scoring={scoring.url} management={management.url} telemetry={telemetry.url} ca={ca or ''}",
             flush=True,
         )
 
@@ -365,8 +372,13 @@ class Supervisor:
         from watchfiles import awatch
 
         folders = {path.absolute().parent for path in self._pair()}
-        async for _ in awatch(*folders, recursive=False):
-            await self._load_certificates()
+        # The files are looked at now and then as well: a change before the watch stands, or in a folder that was
+        # replaced whole, is told to nobody.
+        async for _ in awatch(*folders, recursive=False, yield_on_timeout=True, rust_timeout=CERTIFICATES_EVERY_MS):
+            found = _versions(self._pair())
+            if found != self._seen_pair:
+                self._seen_pair = found
+                await self._load_certificates()
 
     async def _renew_certificates(self) -> None:
         """Makes a new certificate before the private CA's runs out; writing it makes the watch load it."""
@@ -386,6 +398,7 @@ class Supervisor:
         except (TlsError, RemoteFailed, ScorerDied, TimeoutError) as error:
             log.error("the new certificate is refused, the old one is served on: %s", error)
         else:
+            self._served_until_s = self._certificate_expiry()
             log.info("new handshakes get the certificate now in %s", self._pair()[0])
 
     def _listen_to_signals(self) -> None:
@@ -430,7 +443,7 @@ class Supervisor:
             started_unix_s=self._started_unix_s,
             scorers={"serving": serving, "starting": len(self._fleet.scorers) - serving},
             scorer_restarts=self._restarts,
-            tls_expiry_unix_s=self._certificate_expiry(),
+            tls_expiry_unix_s=self._served_until_s,
             is_last_reload_applied=self._is_last_reload_applied,
             config_reloads=self._reloads,
             deployments=tuple(self._deployment_facts()),
@@ -504,6 +517,19 @@ def _seats(rows: Mapping[str, int], names: list[str], table: SeatTable) -> dict[
             kept[name] = next(free)
             table.clear_row(kept[name])
     return kept
+
+
+def _versions(paths: tuple[Path, ...]) -> list[tuple[int, ...]]:
+    """What tells one version of each file from the next; (0,) for one that is not there."""
+    versions: list[tuple[int, ...]] = []
+    for path in paths:
+        try:
+            found = path.stat()
+        except OSError:
+            versions.append((0,))
+        else:
+            versions.append((found.st_ino, found.st_size, found.st_mtime_ns))
+    return versions
 
 
 def _sha256(path: Path) -> str:

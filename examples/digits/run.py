@@ -42,24 +42,24 @@ def parse_ready(line: str) -> Ready | None:
 
 
 def curl_line(ready: Ready, key: str, body: Path) -> str:
-    """One line for a shell, with paths as seen from the current folder."""
+    """One line for a shell, with whole paths: it works wherever it is pasted."""
     words = ["curl"]
     if ready.scoring.startswith("https:"):
-        words += ["--cacert", _short(Path(ready.ca))]
+        words += ["--cacert", str(Path(ready.ca).absolute())]
     words += ["-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json"]
-    words += ["--data", f"@{_short(body)}", f"{ready.scoring}/endpoints/{ENDPOINT}/score"]
+    words += ["--data", f"@{body.absolute()}", f"{ready.scoring}/endpoints/{ENDPOINT}/score"]
     return shlex.join(words)
 
 
 def instructions(ready: Ready, key: str) -> str:
-    ca = f"CA file      {_short(Path(ready.ca))}\n" if ready.ca else ""
+    ca = f"CA file      {Path(ready.ca).absolute()}\n" if ready.ca else ""
     return (
         f"\nThe demo is ready. Ctrl-C stops it.\n\n"
         f"Scoring URI  {ready.scoring}/endpoints/{ENDPOINT}/score\n"
         f"Key          {key}\n"
         f"{ca}"
         f"Metrics      {ready.telemetry}/metrics\n\n"
-        f"Paste this into another terminal, in the same folder:\n\n"
+        f"Paste this into another terminal:\n\n"
         f"{curl_line(ready, key, HERE / 'sample-request.json')}\n"
     )
 
@@ -127,13 +127,6 @@ class _Signals:
             self._early.append(number)
         else:
             self._process.send_signal(number)
-
-
-def _short(path: Path) -> str:
-    """The path as seen from the current folder where that is shorter to read, else the whole path."""
-    whole = path.absolute()
-    here = Path.cwd()
-    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.unix_address import unix_address
+
 SOCKET_NAME = "control.sock"
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 
@@ -36,7 +38,8 @@ def ask(state: Path, command: str, timeout_s: float) -> Reply:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:
-            connection.connect(str(path))
+            with unix_address(path) as address:
+                connection.connect(address)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise ControlError(
                 f"no gateway runs on the state folder {state}; start one with: gateway serve --state {state}"

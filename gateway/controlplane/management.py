@@ -1,7 +1,11 @@
 """What an operator asks of a running gateway: status and reload, over the control socket and over HTTPS.
 
 The control socket lies in the state folder (mode 0600): who may use that folder may use the gateway. The management
-listener asks for the management token. Both answer `{"ok": bool, "message": str, "data": ...}`.
+listener asks for the management token. A command's answer is `{"ok": bool, "message": str, "data": ...}` on both;
+`GET /status` is its `data` alone.
+Units: *_bytes bytes.
+Errors: on the socket an answer with `ok` false; over HTTPS the error shape of scoring paths, and 409 for a
+reload that is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from starlette.routing import Route
 
 from gateway.errors import Code, Problem
 from gateway.identity import RequestIds
-from gateway.problem import azure_body
+from gateway.problem import azure_body, internal
+from gateway.unix_address import unix_address
 
 log = logging.getLogger(__name__)
 
@@ -65,23 +70,56 @@ async def serve_control(operator: Operator, path: Path) -> asyncio.Server:
     """Listen on the control socket: one JSON line in, one out, then the connection is closed."""
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            line = await reader.readline()
-            reply = await answer(operator, str(json.loads(line).get("command")))
-        except (ValueError, AttributeError) as error:
-            reply = Answer(False, f"the command is not a JSON object with a command: {error}")
-        except Exception as error:
-            log.exception("a command on the control socket failed")
-            reply = Answer(False, f"the gateway failed: {type(error).__name__}")
         with contextlib.suppress(ConnectionError):
-            writer.write(json.dumps(reply.as_json()).encode() + b"\n")
+            writer.write(await _answer_line(operator, reader))
             await writer.drain()
         writer.close()
 
     path.unlink(missing_ok=True)  # noqa: ASYNC240 - a socket file, once, at start
-    server = await asyncio.start_unix_server(on_connection, path=path, limit=LINE_BYTES_MAX)
+    with unix_address(path) as address:
+        server = await asyncio.start_unix_server(on_connection, path=address, limit=LINE_BYTES_MAX)
     path.chmod(0o600)  # noqa: ASYNC240
     return server
+
+
+async def _answer_line(operator: Operator, reader: asyncio.StreamReader) -> bytes:
+    """The answer to the line that comes next, whatever it is."""
+    try:
+        command = _command(await _line(reader))
+    except _BadCommand as error:
+        return _as_line(Answer(False, str(error)))
+    try:
+        return _as_line(await answer(operator, command))
+    except Exception as error:
+        log.exception("a command on the control socket failed")
+        return _as_line(Answer(False, f"the gateway failed: {type(error).__name__}; its log has the cause"))
+
+
+class _BadCommand(Exception):
+    """What came over the control socket is no command; the text says why."""
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError as error:
+        raise _BadCommand(f"the command is longer than {LINE_BYTES_MAX} bytes") from error
+
+
+def _command(line: bytes) -> str:
+    shape = 'a command is one line of JSON, such as {"command": "status"}'
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _BadCommand(f"{shape}; {len(line)} bytes came that are not JSON") from error
+    command = found.get("command") if isinstance(found, dict) else None
+    if not isinstance(command, str):
+        raise _BadCommand(f"{shape}; what came has no command")
+    return command
+
+
+def _as_line(reply: Answer) -> bytes:
+    return json.dumps(reply.as_json()).encode() + b"\n"
 
 
 def management_app(operator: Operator, token: str) -> Starlette:
@@ -89,16 +127,17 @@ def management_app(operator: Operator, token: str) -> Starlette:
     ids = RequestIds()
 
     def refuse(problem: Problem) -> Response:
-        body = azure_body(problem, ids.next())
-        headers = {name.decode(): value.decode() for name, value in problem.headers}
+        request_id = ids.next()
+        body = azure_body(problem, request_id)
+        headers = {name.decode(): value.decode() for name, value in problem.headers} | {"x-request-id": request_id}
         return Response(body, problem.code.status, headers, "application/json")
 
     def guarded(
         handler: Callable[[Request], Awaitable[Response]],
     ) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request) -> Response:
-            given = request.headers.get("authorization", "").encode()
-            if not hmac.compare_digest(given, b"Bearer " + token.encode()):
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
                 headers = ((b"www-authenticate", b"Bearer"),)
                 return refuse(Problem(Code.UNAUTHENTICATED, "the management token is needed", headers=headers))
             return await handler(request)
@@ -116,16 +155,28 @@ def management_app(operator: Operator, token: str) -> Starlette:
         return JSONResponse(reply.as_json(), 200 if reply.ok else 409)
 
     async def not_found(request: Request, _: Exception) -> Response:
-        return refuse(Problem(Code.NOT_FOUND, f"there is no {request.url.path}; there are GET /status, POST /reload"))
+        path = request.scope["path"]
+        return refuse(Problem(Code.NOT_FOUND, f"there is no {path}; there are GET /status, POST /reload"))
 
-    async def not_allowed(request: Request, _: Exception) -> Response:
-        return refuse(Problem(Code.METHOD_NOT_ALLOWED, f"{request.method} is not allowed on {request.url.path}"))
+    async def not_allowed(request: Request, error: Exception) -> Response:
+        allowed = (getattr(error, "headers", None) or {}).get("Allow", "another method")
+        message = f"{request.method} is not allowed on {request.scope['path']}; allowed: {allowed}"
+        return refuse(Problem(Code.METHOD_NOT_ALLOWED, message, headers=((b"allow", allowed.encode()),)))
 
-    return Starlette(
+    async def failed(_: Request, error: Exception) -> Response:
+        """Our own bug. The server logs the traceback; this line says which request it was."""
+        response = refuse(internal())
+        log.error("request %s failed: %s", response.headers["x-request-id"], type(error).__name__)
+        return response
+
+    handlers: dict[Any, Any] = {404: not_found, 405: not_allowed, Exception: failed}
+    app = Starlette(
         routes=[
             Route("/", index),
             Route("/status", guarded(status)),
             Route("/reload", guarded(reload), methods=["POST"]),
         ],
-        exception_handlers={404: not_found, 405: not_allowed},
+        exception_handlers=handlers,
     )
+    app.router.redirect_slashes = False
+    return app

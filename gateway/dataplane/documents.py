@@ -3,27 +3,33 @@
 Documents about an endpoint ask for the same credentials as scoring it; documents about several show those that the
 caller's credentials open. Health routes are open. V2 routes speak V2's error shape, the others ours.
 Statistics are of the whole gateway: the counters of all scorers, summed by the supervisor.
+Errors: Problem, as on scoring paths; what nobody foresaw is a 500 in the same shape. Nothing redirects.
+Source: Open Inference Protocol, and Triton's model repository and statistics extensions.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 from starlette.applications import Starlette
+from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from gateway.channel import Collected
+from gateway.channel import ChannelClosed, Collected, RemoteFailed
 from gateway.dataplane import v2_documents as v2
-from gateway.dataplane.live import LiveDeployment, LiveEndpoint, SnapshotCell
+from gateway.dataplane.body import Disconnected, read_body
+from gateway.dataplane.live import LiveDeployment, LiveEndpoint, SnapshotCell, Target
 from gateway.dataplane.oidc import KeysNeeded
 from gateway.dataplane.score import Scoring
 from gateway.dataplane.swagger import VERSIONS, swagger
 from gateway.errors import Code, Problem, retry_after
+from gateway.problem import internal
 from gateway.telemetry.record import ScorerRecord
 from gateway.telemetry.totals import ScorerTotals
 from runtimes import now_ns
@@ -31,12 +37,24 @@ from runtimes import now_ns
 Handler = Callable[[Request], Awaitable[Response]]
 Gather = Callable[[], Awaitable[Collected]]
 
+log = logging.getLogger(__name__)
+
+# A question about the repository is a few bytes long.
+QUESTION_BYTES_MAX = 4096
+
 # Routes of V2 extensions that this gateway does not have, each with the reason.
 NOT_OFFERED = {
+    "/v2/repository": "models are loaded and unloaded by changing what the gateway serves, not by clients",
     "/v2/systemsharedmemory": "shared memory is not offered to clients; send tensors in the body",
     "/v2/cudasharedmemory": "shared memory is not offered to clients; send tensors in the body",
     "/v2/trace": "trace settings are not offered",
     "/v2/logging": "log settings are not offered on this listener; they are settings of the gateway",
+}
+# The same for routes of one model, by how they end.
+MODEL_NOT_OFFERED = {
+    "/generate": "the generate extension is not offered; send V2 tensors to /infer",
+    "/generate_stream": "the generate extension is not offered; send V2 tensors to /infer",
+    "/trace/setting": "trace settings are not offered",
 }
 
 
@@ -54,6 +72,7 @@ def documents(cell: SnapshotCell, scoring: Scoring, record: ScorerRecord, gather
         Route("/v2/models/stats", pages.all_statistics),
         Route("/v2/repository/index", pages.index, methods=["POST"]),
         Route("/v2/repository/{repository}/index", pages.index, methods=["POST"]),
+        Route("/endpoints/{model}", pages.healthy),
         Route("/endpoints/{model}/", pages.healthy),
         Route("/endpoints/{model}/swagger.json", pages.swagger),
     ]
@@ -64,10 +83,16 @@ def documents(cell: SnapshotCell, scoring: Scoring, record: ScorerRecord, gather
             Route(f"{base}/ready", pages.model_ready),
             Route(f"{base}/stats", pages.model_statistics),
         ]
-    return Starlette(
-        routes=routes,
-        exception_handlers={Problem: pages.on_problem, 404: pages.on_not_found, 405: pages.on_not_allowed},  # type: ignore[dict-item]
-    )
+    handlers: dict[Any, Any] = {
+        Problem: pages.on_problem,
+        404: pages.on_not_found,
+        405: pages.on_not_allowed,
+        Exception: pages.on_error,
+    }
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    # A redirect would repeat the caller's Host header, without a request id, to clients that do not follow it.
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Documents:
@@ -95,11 +120,13 @@ class _Documents:
 
     async def index(self, request: Request) -> Response:
         entries = [entry for endpoint in await self._open_endpoints(request) for entry in _index(endpoint)]
+        if request.method == "POST" and await _asks_for_ready(request):
+            entries = [entry for entry in entries if entry.state == "READY"]
         return _json(v2.repository_index(entries))
 
     async def all_statistics(self, request: Request) -> Response:
-        totals = (await self._gather()).totals
         endpoints = await self._open_endpoints(request)
+        totals = await self._totals()
         return _json(
             v2.statistics_document(
                 [_statistics(e, d, totals) for e in endpoints for d in e.deployments.values()],
@@ -137,7 +164,7 @@ class _Documents:
         endpoint = await self._endpoint(request)
         wanted = request.path_params.get("version")
         found = [endpoint.choose(wanted)[0]] if wanted else list(endpoint.deployments.values())
-        totals = (await self._gather()).totals
+        totals = await self._totals()
         return _json(v2.statistics_document([_statistics(endpoint, deployment, totals) for deployment in found]))
 
     async def healthy(self, request: Request) -> Response:
@@ -152,37 +179,63 @@ class _Documents:
         document = swagger(
             deployment.live.runtime.signature,
             endpoint=endpoint.name,
-            base_uri=str(request.url.replace(query="")).removesuffix("/swagger.json"),
+            base_uri=str(URL(scope={**request.scope, "query_string": b""})).removesuffix("/swagger.json"),
             version=version,
         )
         return _json(document, {"azureml-model-deployment": deployment.name})
 
-    # Refusals.
+    async def _totals(self) -> ScorerTotals:
+        try:
+            return (await self._gather()).totals
+        except (ChannelClosed, RemoteFailed, TimeoutError) as error:
+            log.warning("the counters of all scorers could not be gathered: %s: %s", type(error).__name__, error)
+            raise Problem(
+                Code.UNAVAILABLE,
+                "the counters of all scorers could not be gathered now; ask again",
+                headers=(retry_after(1),),
+            ) from error
+
+    # Refusals. The path is the scope's: a request's URL is put together from its Host header.
 
     async def on_problem(self, request: Request, problem: Problem) -> Response:
-        reply = self._scoring.refuse(None, problem, is_v2=request.url.path.startswith("/v2"))
-        headers = {name.decode(): value.decode() for name, value in reply.headers}
-        return Response(reply.body, reply.status, headers)
+        return self._refuse(request, problem)
+
+    async def on_error(self, request: Request, error: Exception) -> Response:
+        """Our own bug. The server logs the traceback; this line says which request it was."""
+        response = self._refuse(request, internal())
+        log.error("request %s failed: %s", response.headers["x-request-id"], type(error).__name__)
+        return response
 
     async def on_not_found(self, request: Request, _: Exception) -> Response:
-        path = request.url.path
-        for prefix, reason in NOT_OFFERED.items():
-            if path.startswith(prefix):
-                return await self.on_problem(request, Problem(Code.NOT_IMPLEMENTED, reason))
-        if path.startswith("/v2/repository/"):
-            reason = "models are loaded and unloaded by changing what the gateway serves, not by clients"
-            return await self.on_problem(request, Problem(Code.NOT_IMPLEMENTED, reason))
-        self._record.unknown(404)
-        return await self.on_problem(request, Problem(Code.NOT_FOUND, _where(path, self._cell)))
+        path = request.scope["path"]
+        reason = _not_offered(path)
+        if reason:
+            return self._refuse(request, Problem(Code.NOT_IMPLEMENTED, reason))
+        endpoint = _endpoint_of(path, self._cell)
+        if endpoint is None:
+            self._record.unknown(404)
+            return self._refuse(request, Problem(Code.NOT_FOUND, _where(path)))
+        # What an endpoint has and has not is for its callers only, as on its scoring paths.
+        problem = Problem(Code.NOT_FOUND, _where_below(path, endpoint), reason="not_found")
+        try:
+            await _authenticate(endpoint, request)
+        except Problem as refusal:
+            problem = refusal
+        return self._refuse(request, problem, Target(endpoint=endpoint, deployment="", is_v2=_is_v2(request)))
 
     async def on_not_allowed(self, request: Request, error: Exception) -> Response:
         allowed = (getattr(error, "headers", None) or {}).get("Allow", "another method")
         problem = Problem(
             Code.METHOD_NOT_ALLOWED,
-            f"{request.method} is not allowed on {request.url.path}; allowed: {allowed}",
+            f"{request.method} is not allowed on {request.scope['path']}; allowed: {allowed}",
             headers=((b"allow", allowed.encode()),),
         )
-        return await self.on_problem(request, problem)
+        return self._refuse(request, problem)
+
+    def _refuse(self, request: Request, problem: Problem, target: Target | None = None) -> Response:
+        reply = self._scoring.refuse(target, problem, is_v2=_is_v2(request))
+        headers = {name.decode(): value.decode() for name, value in reply.headers}
+        return Response(reply.body, reply.status, headers)
 
     # Who may see what.
 
@@ -190,7 +243,8 @@ class _Documents:
         name = request.path_params["model"]
         endpoint = self._cell.current.endpoints.get(name.lower())
         if endpoint is None:
-            raise Problem(Code.NOT_FOUND, f"there is no endpoint {name!r}", reason="not_found")
+            self._record.unknown(404)
+            raise Problem(Code.NOT_FOUND, _where(request.scope["path"]), reason="not_found")
         await _authenticate(endpoint, request)
         return endpoint
 
@@ -233,8 +287,10 @@ def _index(endpoint: LiveEndpoint) -> list[v2.IndexEntry]:
         for deployment in endpoint.deployments.values()
     ]
     failed = [
-        v2.IndexEntry(name=endpoint.name, version=name, state="UNAVAILABLE", reason=reason)
-        for name, reason in endpoint.failed.items()
+        v2.IndexEntry(
+            name=endpoint.name, version=endpoint.spec.deployments[key].name, state="UNAVAILABLE", reason=reason
+        )
+        for key, reason in endpoint.failed.items()
     ]
     return ready + failed
 
@@ -246,17 +302,68 @@ def _statistics(endpoint: LiveEndpoint, deployment: LiveDeployment, totals: Scor
     return v2.statistics_of(endpoint.name, deployment.name, counts, now_ns(), time.time())
 
 
-def _where(path: str, cell: SnapshotCell) -> str:
-    parts = path.strip("/").split("/")
-    if len(parts) >= 2 and parts[0] == "endpoints" and parts[1].lower() not in cell.current.endpoints:
-        return f"there is no endpoint {parts[1]!r}"
-    if len(parts) >= 3 and parts[:2] == ["v2", "models"]:
-        name = parts[2].lower()
-        if name not in cell.current.endpoints:
-            return f"there is no model {parts[2]!r}: a model is an endpoint"
-        if len(parts) >= 5 and parts[3] == "versions":
-            return f"model {parts[2]!r} has no version {parts[4]!r}, or no such route"
-    return f"there is no {path}; scoring is POST /endpoints/{{endpoint}}/score or /v2/models/{{endpoint}}/infer"
+async def _asks_for_ready(request: Request) -> bool:
+    """The body of a repository index: nothing, or `{"ready": true}` for what is ready only."""
+    try:
+        body = await read_body(request.receive, QUESTION_BYTES_MAX)
+        question = orjson.loads(body or b"{}")
+    except Disconnected:
+        return False
+    except orjson.JSONDecodeError as error:
+        raise Problem(Code.INVALID_INPUT, f"the body is not JSON: {error}") from error
+    ready = question.get("ready", False) if isinstance(question, dict) else None
+    if not isinstance(ready, bool):
+        raise Problem(Code.INVALID_INPUT, 'the body is not {"ready": true}, {"ready": false} or empty')
+    return ready
+
+
+def _is_v2(request: Request) -> bool:
+    path: str = request.scope["path"]
+    return path == "/v2" or path.startswith("/v2/")
+
+
+def _not_offered(path: str) -> str:
+    """Why a route of a V2 extension is not there; "" for any other path."""
+    for prefix, reason in NOT_OFFERED.items():
+        if path == prefix or path.startswith(f"{prefix}/"):
+            return reason
+    is_model = path.startswith("/v2/models/")
+    return next((reason for end, reason in MODEL_NOT_OFFERED.items() if is_model and path.endswith(end)), "")
+
+
+def _name_in(path: str) -> str:
+    """The endpoint that a path names, "" for none."""
+    match path.strip("/").split("/"):
+        case ["endpoints", name, *_] | ["v2", "models", name, *_]:
+            return name
+        case _:
+            return ""
+
+
+def _endpoint_of(path: str, cell: SnapshotCell) -> LiveEndpoint | None:
+    return cell.current.endpoints.get(_name_in(path).lower())
+
+
+def _where(path: str) -> str:
+    """What is said about a path that leads to no endpoint."""
+    name = _name_in(path)
+    if not name:
+        return f"there is no {path}; scoring is POST /endpoints/{{endpoint}}/score or /v2/models/{{endpoint}}/infer"
+    if path.startswith("/v2"):
+        return f"there is no model {name!r}: a model is an endpoint"
+    return f"there is no endpoint {name!r}"
+
+
+def _where_below(path: str, endpoint: LiveEndpoint) -> str:
+    """What is said about a path that is not there, to a caller of its endpoint."""
+    match path.strip("/").split("/"):
+        case ["v2", "models", _, "versions", version, *_] if version.lower() not in endpoint.spec.deployments:
+            there = ", ".join(sorted(endpoint.deployments)) or "none"
+            return f"model {endpoint.name!r} has no version {version!r}; it has: {there}"
+        case ["v2", *_]:
+            return f"there is no {path}; scoring is POST /v2/models/{endpoint.name}/infer"
+        case _:
+            return f"there is no {path}; scoring is POST /endpoints/{endpoint.name}/score"
 
 
 def _json(value: Any, headers: dict[str, str] | None = None) -> Response:

@@ -98,7 +98,9 @@ class LiveEndpoint:
     def heaviest(self) -> LiveDeployment:
         """The deployment with most traffic, for documents about the endpoint; takes no turn. Errors: Problem."""
         weights = self.spec.traffic
-        best = max(self.deployments, key=lambda name: weights.get(name, 0), default="")
+        # Where none is loaded, the answer is why not.
+        names = self.deployments or self.failed
+        best = max(names, key=lambda name: weights.get(name, 0), default="")
         choices = (best,) if best else ()
         return weighted(self.deployments, self.failed, choices, 0, self.name)
 

@@ -168,7 +168,9 @@ class Preparer:
             observer=self._record.deployment(endpoint_name, deployment_name),
         )
         load_s = (now_ns() - began_ns) / 1e9
-        log.info("%s is loaded in %.2f s; %s", name, load_s, model.learned.reason)
+        # The first scorer tells; those that take over what it learned have nothing new to say.
+        level = logging.DEBUG if name in learned else logging.INFO
+        log.log(level, "%s is loaded in %.2f s; %s", name, load_s, model.learned.reason)
         facts = Loaded(load_s=load_s, provider=model.provider, sha256=deployment.runtime.sha256)
         return _Ready(deployment.runtime, LiveRuntime(runtime), model.learned, facts)
 

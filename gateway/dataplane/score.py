@@ -21,13 +21,16 @@ from gateway.dataplane.codecs import Decoded, decode_score, decode_v2
 from gateway.dataplane.live import LiveDeployment, Target
 from gateway.dataplane.mirror import Mirror
 from gateway.errors import Code, Problem, problem_of
-from gateway.identity import RequestIds, clean_client_id
+from gateway.identity import ID_CHARS_MAX, RequestIds, clean_client_id, echoed, is_guid
 from gateway.problem import JSON, azure_body, internal, v2_body
 from runtimes import RuntimeFault, Scheduler, WorkItem, now_ns
 
 log = logging.getLogger(__name__)
 
 GZIP_BYTES_MIN = 1024
+
+ID_HEADERS = (b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id")
+TRACE_HEADERS = (b"traceparent", b"traceid")
 
 Headers = Mapping[bytes, bytes]
 
@@ -64,6 +67,7 @@ class Call:
         "seated",
         "submitted_ns",
         "target",
+        "traces",
     )
 
     def __init__(self, target: Target, deployment: LiveDeployment, arrived_ns: int) -> None:
@@ -78,6 +82,7 @@ class Call:
         self.accepts_gzip = False
         self.request_id = ""
         self.client_id = b""
+        self.traces: list[tuple[bytes, bytes]] = []
         self.body = b""
         self.decoded: Decoded | None = None
         self.item: WorkItem | None = None
@@ -213,10 +218,24 @@ class Scoring:
         if timeout is not None:
             wanted_ns = _whole_number(timeout, "x-request-timeout-ms") * 1_000_000
             call.deadline_ns = min(call.deadline_ns, call.arrived_ns + wanted_ns)
+        self._read_ids(call, headers)
+
+    def _read_ids(self, call: Call, headers: Headers) -> None:
+        """The request's id is the caller's where that is a GUID; the caller's other ids are cleaned and echoed."""
+        for name in ID_HEADERS:
+            if name in headers and len(headers[name]) > ID_CHARS_MAX:
+                raise Problem(
+                    Code.HEADERS_TOO_LARGE,
+                    f"header {name.decode()} has {len(headers[name])} characters; at most {ID_CHARS_MAX} are taken",
+                )
+        given = headers.get(b"x-request-id")
+        call.request_id = given.decode() if given is not None and is_guid(given) else self._ids.next()
         client_id = headers.get(b"x-ms-client-request-id")
         if client_id is not None:
             call.client_id = clean_client_id(client_id)
-        call.request_id = self._ids.next()
+        for name in TRACE_HEADERS:
+            if name in headers and (value := echoed(name, headers[name])):
+                call.traces.append((name, value))
 
     def _finish(self, call: Call, item: WorkItem) -> None:
         """The runtime's reply: encode, count, answer, and copy to the mirror."""
@@ -255,9 +274,10 @@ class Scoring:
             200,
             ended_ns - call.arrived_ns,
             item.enqueued_ns - call.submitted_ns,
-            item.started_ns - item.enqueued_ns,
+            item.batched_ns - item.enqueued_ns,
             item.finished_ns - item.started_ns,
             ended_ns - began_ns,
+            item.started_ns - item.batched_ns,
         )
         call.done = True
         self.close(call)
@@ -275,7 +295,7 @@ class Scoring:
         ]
         if call.client_id:
             headers.append((b"x-ms-client-request-id", call.client_id))
-        return headers
+        return headers + call.traces if call.traces else headers
 
     def close(self, call: Call) -> None:
         """Give back what the call holds; more than once does no harm."""

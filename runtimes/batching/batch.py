@@ -51,7 +51,7 @@ class Batch:
         self._withdrawn = 0
         self._lock = Lock()
 
-    def fill(self, queue: Queue) -> bool:
+    def fill(self, queue: Queue, now_ns: int = 0) -> bool:
         """Take in what fits of the queue's items of this key; False once an instance has the batch."""
         with self._lock:
             if self.is_taken:
@@ -61,6 +61,7 @@ class Batch:
                 self._withdrawn = 0
             for item in queue.take(self.key, self.room):
                 item.batch = self
+                item.batched_ns = now_ns
                 self.room -= item.weight
                 self.items.append(item)
             return True

@@ -188,6 +188,7 @@ class Batcher:
     def _finish_part(self, split: Split, part: WorkItem, run: Run, result: dict[str, Array]) -> None:
         split.finish(part, result)
         parent = split.parent
+        parent.batched_ns = parent.batched_ns or part.batched_ns
         parent.started_ns = parent.started_ns or run.started_ns
         if not split.is_complete:
             return

@@ -24,6 +24,7 @@ class WorkItem:
 
     __slots__ = (
         "batch",
+        "batched_ns",
         "deadline_ns",
         "done",
         "enqueued_ns",
@@ -62,6 +63,7 @@ class WorkItem:
         self.start_by_ns = start_by_ns
         self.reply = reply
         self.enqueued_ns = 0
+        self.batched_ns = 0
         self.started_ns = 0
         self.finished_ns = 0
         # Set by the batcher, on the loop: `taken` once it left the queue for a batch, `done` once it was answered

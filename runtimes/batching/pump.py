@@ -92,7 +92,7 @@ class Pump:
     def _send(self, now_ns: int) -> None:
         queue = self._queue
         if self._growing:
-            self._grow()
+            self._grow(now_ns)
         # Counted once: an inline pool finishes a batch inside `start`, and is to have one batch in a tick.
         for _ in range(self._capacity - len(self.running)):
             oldest = queue.oldest()
@@ -102,20 +102,20 @@ class Pump:
             if choice is Choice.WAIT:
                 self._wake_at(oldest.enqueued_ns + self.delay_ns)
                 return
-            self._start(oldest.key if choice is Choice.OLDEST else queue.full_key())
+            self._start(oldest.key if choice is Choice.OLDEST else queue.full_key(), now_ns)
 
-    def _start(self, key: Hashable) -> None:
+    def _start(self, key: Hashable, now_ns: int) -> None:
         batch = Batch(key, self._rows_max)
-        batch.fill(self._queue)
+        batch.fill(self._queue, now_ns)
         self.batches += 1
         self.running[batch] = None
         self._growing[key] = batch
         self._pool.start(batch, self._finished)
 
-    def _grow(self) -> None:
+    def _grow(self, now_ns: int) -> None:
         # Only the last batch of a key grows, so no item overtakes one of its own key.
         for key, batch in tuple(self._growing.items()):
-            if not batch.fill(self._queue):
+            if not batch.fill(self._queue, now_ns):
                 del self._growing[key]
 
     def _take_home(self, batch: Batch) -> None:

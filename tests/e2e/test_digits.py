@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -17,8 +18,10 @@ from tests.support.process import GatewayProcess
 Pixels = NDArray[np.float32]
 Score = Callable[[httpx.Client, str, Pixels], Truth]
 
+
 # The answer may come from a batch of another size, whose sums are rounded otherwise.
-CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+def _assert_close(found: Pixels, expected: Pixels) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def _azure(client: httpx.Client, deployment: str, pixels: Pixels) -> Truth:
@@ -84,7 +87,7 @@ def test_every_held_out_digit_is_scored_as_onnxruntime_scores_it(
 
     expected = truth[deployment]
     np.testing.assert_array_equal(found.labels, expected.labels)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, **CLOSE)
+    _assert_close(found.probabilities, expected.probabilities)
     accuracy = float((found.labels == digits.labels).mean())
     assert accuracy == float((expected.labels == digits.labels).mean())
     assert accuracy > 0.95
@@ -93,8 +96,6 @@ def test_every_held_out_digit_is_scored_as_onnxruntime_scores_it(
 def test_concurrent_single_rows_of_all_callers_get_their_own_answers(
     gateway: GatewayProcess, digits: Digits, truth: dict[str, Truth]
 ) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     def score(caller: int) -> Truth:
         mine = digits.pixels[caller::8]
         with gateway.client("digits") as client:
@@ -105,4 +106,4 @@ def test_concurrent_single_rows_of_all_callers_get_their_own_answers(
 
     for caller, found in enumerate(answers):
         np.testing.assert_array_equal(found.labels, truth["green"].labels[caller::8])
-        np.testing.assert_allclose(found.probabilities, truth["green"].probabilities[caller::8], **CLOSE)
+        _assert_close(found.probabilities, truth["green"].probabilities[caller::8])

@@ -102,16 +102,16 @@ def test_the_ready_line_is_understood_whatever_folder_the_certificate_is_in() ->
     assert run.parse_ready("warming up\n") is None
 
 
-def test_the_curl_line_is_quoted_for_a_shell_and_short_below_the_current_folder(
+def test_the_curl_line_is_quoted_for_a_shell_and_works_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ready = run.parse_ready(f"{READY}{tmp_path}/my state/ca.pem")
+    ready = run.parse_ready(f"{READY}my state/ca.pem")
     assert ready is not None
     words = shlex.split(run.curl_line(ready, "secret", Path("/elsewhere/body.json")))
     assert words == [
         "curl",
-        *("--cacert", "my state/ca.pem"),
+        *("--cacert", f"{tmp_path}/my state/ca.pem"),
         *("-H", "Authorization: Bearer secret", "-H", "Content-Type: application/json"),
         *("--data", "@/elsewhere/body.json", "https://127.0.0.1:8443/endpoints/digits/score"),
     ]
