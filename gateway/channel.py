@@ -190,6 +190,8 @@ class Channel:
                 self._receive(self._decoder.decode(await self._reader.readexactly(size)))
         except (asyncio.IncompleteReadError, ConnectionError):
             return
+        except (ChannelClosed, msgspec.DecodeError):
+            log.exception("what the other process sent cannot be read; its channel is closed")
         finally:
             self.close()
 

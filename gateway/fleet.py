@@ -41,7 +41,9 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0
 COLLECT_TIMEOUT_S = 1.0
 COLLECT_EVERY_S = 1.0
-HUNG_AFTER_S = 30.0
+SILENT_AFTER_S = 3.0
+HUNG_AFTER_S = 10.0
+STDERR_FD = 2
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
 STEADY_AFTER_S = 30.0
 
@@ -72,10 +74,13 @@ class ScorerProcess:
         with theirs:
             fds = (theirs.fileno(), self._listening.fileno(), self._fleet.seats_fd)
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "gateway.scorer"),
+                # -P: the folder that the gateway was started in is no place to import from.
+                *(sys.executable, "-P", "-m", "gateway.scorer"),
                 *("--channel-fd", str(fds[0]), "--listen-fd", str(fds[1]), "--seats-fd", str(fds[2])),
                 pass_fds=fds,
                 stdin=asyncio.subprocess.DEVNULL,
+                # stdout is the supervisor's alone; whatever a native library prints is a log.
+                stdout=STDERR_FD,
             )
         ours.setblocking(False)
         self._channel = await Channel.over(ours, self._fleet.handle)
@@ -100,6 +105,7 @@ class ScorerProcess:
         try:
             await self.call(Commit(revision=revision))
             self.is_serving = True
+            self.answered_s = asyncio.get_running_loop().time()
         except ScorerDied as error:
             # Its replacement loads what is committed: the change stands.
             log.warning("%s; its replacement will serve revision %d", error, revision)
@@ -197,6 +203,8 @@ class Fleet:
         # Held by whoever changes what is served: a change, or the replacement of a dead scorer.
         self.changing = asyncio.Lock()
         self.ledger = Ledger()
+        # What a replacement could not load again, with the reason, by "endpoint/deployment".
+        self.degraded: dict[str, str] = {}
         self._is_stopping = False
         self._watching: list[asyncio.Task[None]] = []
 
@@ -207,7 +215,9 @@ class Fleet:
 
     @property
     def serving(self) -> int:
-        return sum(scorer.is_serving for scorer in self.scorers)
+        """Scorers that serve and have answered of late."""
+        now_s = asyncio.get_running_loop().time()
+        return sum(scorer.is_serving and now_s - scorer.answered_s < SILENT_AFTER_S for scorer in self.scorers)
 
     async def collect(self) -> ScorerTotals:
         """The sum over all scorers, living and dead."""
@@ -225,9 +235,14 @@ class Fleet:
 
     async def reload_tls(self) -> None:
         """Errors: RemoteFailed with the reason; the old certificate is served on."""
-        for scorer in self.scorers:
-            if scorer.is_serving:
-                await scorer.call(ReloadTls(), START_TIMEOUT_S)
+        async with self.changing:
+            answers = await asyncio.gather(
+                *(scorer.call(ReloadTls(), START_TIMEOUT_S) for scorer in self.scorers), return_exceptions=True
+            )
+        for answer in answers:
+            # A scorer that is gone reads the files when it is replaced.
+            if isinstance(answer, BaseException) and not isinstance(answer, ScorerDied):
+                raise answer
 
     async def drain(self, grace_s: float, timeout_s: float) -> None:
         """Stop accepting after the grace, finish what runs, and end every process."""
@@ -266,7 +281,9 @@ class Fleet:
             await asyncio.sleep(COLLECT_EVERY_S)
             await asyncio.gather(*(self._collect(scorer) for scorer in self.scorers if scorer.is_serving))
             for scorer in self.scorers:
-                if scorer.is_serving and loop.time() - scorer.answered_s > HUNG_AFTER_S:
+                # While models are loaded a scorer may be silent for long: opening one holds Python's lock.
+                silent_s = loop.time() - scorer.answered_s
+                if scorer.is_serving and silent_s > HUNG_AFTER_S and not self.changing.locked():
                     log.error("scorer %d has not answered for %g s and is killed", scorer.index, HUNG_AFTER_S)
                     scorer.kill()
 
@@ -293,8 +310,11 @@ class Fleet:
                 await scorer.start()
                 if self.current is not None:
                     spec, learned = self.current
-                    await scorer.prepare(spec, learned)
+                    prepared = await scorer.prepare(spec, learned)
                     await scorer.commit(spec.revision)
+                    for name, reason in prepared.failures.items():
+                        log.error("scorer %d could not load %s again: %s", scorer.index, name, reason)
+                    self.degraded |= prepared.failures
         except (ScorerDied, RemoteFailed, TimeoutError, OSError) as error:
             # It is watched again at once: a process that is still there is ended, and the next pause is longer.
             log.error("the replacement of scorer %d failed: %s", scorer.index, error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -59,6 +60,7 @@ class Scorer:
         self._listening = listening
         self._seats_fd = seats_fd
         self._is_listening = False
+        self._preparing = asyncio.Lock()
         self._settings: ScorerSettings | None = None
         self._context: ServerContext | None = None
 
@@ -75,7 +77,8 @@ class Scorer:
             case Start():
                 await self._start(message)
             case Prepare():
-                return await self._preparer.prepare(message.spec, message.learned)
+                async with self._preparing:
+                    return await self._preparer.prepare(message.spec, message.learned)
             case Commit():
                 self._preparer.commit(message.revision)
                 if not self._is_listening:
@@ -163,6 +166,9 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     uvloop.run(_main(args))
+    # A loader or instance thread may be inside a run that never ends; the interpreter would wait for it.
+    logging.shutdown()
+    os._exit(0)
 
 
 if __name__ == "__main__":

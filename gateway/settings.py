@@ -24,9 +24,9 @@ PREFIX = "GATEWAY_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 
 _MIB = 1024 * 1024
-# Kubernetes sets these in every pod beside a Service that is called "gateway"; they are no settings of ours.
+# Kubernetes sets these in every pod beside a Service called "gateway" or "gateway-x"; they are no settings.
 _SERVICE_LINKS = re.compile(
-    r"GATEWAY_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+    r"GATEWAY_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 
 

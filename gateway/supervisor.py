@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import logging
 import os
 import platform
@@ -43,10 +44,12 @@ from gateway.telemetry.app import telemetry_app
 from gateway.telemetry.logs import configure
 from gateway.telemetry.metrics import DeploymentFacts, SupervisorFacts, page
 from gateway.tls import TlsError, expiry, make_context, reload
-from runtimes import available_cores
+from runtimes import RuntimeSpec, available_cores, available_memory
 
 log = logging.getLogger(__name__)
 
+# What a scorer takes before it has loaded a model.
+SCORER_BYTES = 100 * 1024 * 1024
 RENEW_EVERY_S = 24 * 3600.0
 CERTIFICATES_EVERY_MS = 2000
 
@@ -55,7 +58,7 @@ NOTHING_APPLIED = Applied(learned={}, loaded={}, failures={})
 
 CANNOT_START = (
     *(StateError, FolderError, CertificateError, TlsError, PortInUse),
-    *(ChangeRefused, ScorerDied, RemoteFailed),
+    *(ChangeRefused, ScorerDied, RemoteFailed, TimeoutError, OSError),
 )
 
 
@@ -72,8 +75,8 @@ async def _serve(settings: Settings) -> int:
     except CANNOT_START as error:
         return _cannot_start(error)
     try:
-        await supervisor.start()
-        await supervisor.until_stopped()
+        if await supervisor.start_unless_stopped():
+            await supervisor.until_stopped()
     except CANNOT_START as error:
         return _cannot_start(error)
     finally:
@@ -97,6 +100,7 @@ class Supervisor:
         self._desired = EMPTY
         self._applied = NOTHING_APPLIED
         self._revision = 0
+        self._revisions = itertools.count(1)
         self._seat_rows: dict[str, int] = {}
         self._started_unix_s = time.time()
         self._is_ready = False
@@ -118,20 +122,35 @@ class Supervisor:
 
     # Start.
 
+    async def start_unless_stopped(self) -> bool:
+        """Start; a signal that comes before all is loaded ends it at once. Whether it started."""
+        starting = asyncio.create_task(self.start())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not starting.done():
+            log.warning("stopped before all was loaded")
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return False
+        await starting
+        return True
+
     async def start(self) -> None:
         """Everything up to the ready line. Errors: any of CANNOT_START."""
+        self._listen_to_signals()
         desired = self._read()
         settings = self._settings
-        scorers = settings.scorers or available_cores()
+        scorers = settings.scorers or _default_scorers(desired)
         # Before the files are read: a change from here on is a change.
-        self._seen_pair = _versions(self._pair()) if self._has_tls() else []
+        if self._certificates is not None or settings.tls_cert is not None:
+            self._seen_pair = _versions(self._pair())
         scorer_settings = self._scorer_settings(scorers)
         sockets = bind(settings.scoring.host, settings.scoring.port, shared=scorers)
         scoring = _at(settings.scoring, sockets[0].getsockname()[1])
         seats_fd = SeatTable.create(scorers)
         self._seats = SeatTable(seats_fd, scorers)
         self._fleet = Fleet(scorer_settings, sockets, self._seats, seats_fd, self._count_restart)
-        self._listen_to_signals()
         telemetry = await self._listen(settings.telemetry, telemetry_app(self))
         token = self._state.management_token()
         # Made now, so that `gateway token` finds it whichever endpoint comes later.
@@ -191,6 +210,9 @@ class Supervisor:
             self._reloads["refused"] += 1
             self._is_last_reload_applied = False
             log.error("the change is refused, what was served is served on: %s", error)
+            # The records of how endpoints are opened say what is served, not what was refused.
+            for endpoint in self._desired.endpoints.values():
+                self._secrets(endpoint)
             return Answer(False, f"the change is refused, what was served is served on: {error}")
         self._reloads["applied"] += 1
         self._is_last_reload_applied = True
@@ -246,48 +268,39 @@ class Supervisor:
         assert self._fleet is not None
         for note in desired.notes:
             log.warning("%s", note)
-        spec = await self._plan(desired)
+        seats = _seats(self._seat_rows, list(bounded(desired)), self._seats)
+        spec = await self._plan(desired, seats)
         async with self._fleet.changing:
-            applied = await change(
-                self._fleet.scorers, spec, self._applied.learned, self._still_failing(spec, tolerated)
-            )
+            before = self._fleet.current[0] if self._fleet.current is not None else SnapshotSpec(revision=0)
+            known = {name: learned for name, learned in self._applied.learned.items() if _is_same(before, spec, name)}
+            if tolerated is not None:
+                # Of what failed before, only that which nobody touched may fail again.
+                tolerated = {name: why for name, why in tolerated.items() if _is_same(before, spec, name)}
+            applied = await change(self._fleet.scorers, spec, known, tolerated)
             self._fleet.current = (spec, applied.learned)
+            self._fleet.degraded = {}
             self._fleet.ledger.keep({name: endpoint.deployments for name, endpoint in spec.endpoints.items()})
-        self._desired, self._applied, self._revision = desired, applied, spec.revision
+        self._desired, self._applied, self._revision, self._seat_rows = desired, applied, spec.revision, seats
         for name, reason in applied.failures.items():
             log.error("deployment %s failed to load and is not served: %s", name, reason)
         return applied
 
-    async def _plan(self, desired: Desired) -> SnapshotSpec:
+    async def _plan(self, desired: Desired, seats: Mapping[str, int]) -> SnapshotSpec:
         secrets = {name: self._secrets(endpoint) for name, endpoint in desired.endpoints.items()}
         paths = {deployment.model_path for deployment in desired.deployments.values()}
         sha256 = await asyncio.to_thread(lambda: {path: _sha256(path) for path in paths})
-        self._seat_rows = _seats(self._seat_rows, list(bounded(desired)), self._seats)
         return plan(
             desired,
-            revision=self._revision + 1,
+            # Every attempt has a number of its own, so that no scorer can take one for another.
+            revision=next(self._revisions),
             secrets=secrets,
             sha256=sha256,
-            seats=self._seat_rows,
+            seats=seats,
             defaults=Defaults(
                 body_bytes_max=self._settings.max_body_bytes,
                 cache_dir=str(self._state.path / "cache"),
             ),
         )
-
-    def _still_failing(self, spec: SnapshotSpec, tolerated: Mapping[str, str] | None) -> Mapping[str, str] | None:
-        """Of what failed before, only that which nobody touched may fail again."""
-        if tolerated is None or self._fleet is None or self._fleet.current is None:
-            return tolerated
-        before = self._fleet.current[0]
-
-        def runtime_of(snapshot: SnapshotSpec, name: str) -> object:
-            endpoint, key = name.split("/")
-            found = snapshot.endpoints.get(endpoint)
-            deployment = found.deployments.get(key) if found is not None else None
-            return deployment.runtime if deployment is not None else None
-
-        return {name: why for name, why in tolerated.items() if runtime_of(before, name) == runtime_of(spec, name)}
 
     def _secrets(self, endpoint: Endpoint) -> Secrets:
         self._state.record_endpoint(endpoint.name, endpoint.auth_mode, endpoint.token_lifetime_s)
@@ -395,8 +408,11 @@ class Supervisor:
             for context in self._contexts:
                 reload(context, *self._pair())
             await self._fleet.reload_tls()
-        except (TlsError, RemoteFailed, ScorerDied, TimeoutError) as error:
+        except (TlsError, RemoteFailed) as error:
             log.error("the new certificate is refused, the old one is served on: %s", error)
+        except (ScorerDied, TimeoutError) as error:
+            log.warning("not every scorer has the new certificate yet, it is given again: %s", error)
+            self._seen_pair = []
         else:
             self._served_until_s = self._certificate_expiry()
             log.info("new handshakes get the certificate now in %s", self._pair()[0])
@@ -405,7 +421,14 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_stop, False)
         loop.add_signal_handler(signal.SIGINT, self._on_stop, True)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._run(self.reload()))
+        loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
+
+    def _on_hang_up(self) -> None:
+        # Before the first snapshot is served there is nothing to change yet.
+        if self._is_ready:
+            self._run(self.reload())
+            if self._seen_pair:
+                self._run(self._load_certificates())
 
     def _on_stop(self, is_hurry: bool) -> None:
         # Ctrl-C skips the grace; any second signal ends the wait for what still runs.
@@ -492,8 +515,10 @@ class Supervisor:
         if failure is not None:
             return {"state": "Failed", "reason": failure}
         learned, loaded = self._applied.learned[name], self._applied.loaded[name]
+        degraded = self._fleet.degraded.get(name) if self._fleet is not None else None
         return {
             "state": "Succeeded",
+            **({"degraded": f"a scorer that was replaced could not load it again: {degraded}"} if degraded else {}),
             "sha256": loaded.sha256,
             "provider": loaded.provider,
             "load_s": round(loaded.load_s, 3),
@@ -504,19 +529,45 @@ class Supervisor:
         }
 
 
+def _default_scorers(desired: Desired) -> int:
+    """One a core; one in all where a deployment holds a GPU; fewer where so many copies of the models do not fit."""
+    deployments = desired.deployments.values()
+    if any(deployment.provider != "cpu" for deployment in deployments):
+        return 1
+    # A copy of a model takes its file's size for the weights, and about as much again to run.
+    copy_bytes = SCORER_BYTES + sum(2 * _size(deployment.model_path) for deployment in deployments)
+    return max(1, min(available_cores(), available_memory() // copy_bytes))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _at(listen: Listen, port: int) -> Listen:
     return Listen(listen.scheme, listen.host, port)
 
 
 def _seats(rows: Mapping[str, int], names: list[str], table: SeatTable) -> dict[str, int]:
-    """A row for each name: those that had one keep it; a new one gets the first that is free, cleared."""
+    """A row for each name: those that had one keep it, a new one gets one that nobody had or holds a seat in."""
     kept = {name: rows[name] for name in names if name in rows}
-    free = (row for row in range(ROWS_MAX) if row not in set(rows.values()))
-    for name in names:
-        if name not in kept:
-            kept[name] = next(free)
-            table.clear_row(kept[name])
-    return kept
+    had = set(rows.values())
+    free = (row for row in range(ROWS_MAX) if row not in had and table.taken(row) == 0)
+    return kept | {name: next(free) for name in names if name not in kept}
+
+
+def _is_same(before: SnapshotSpec, after: SnapshotSpec, name: str) -> bool:
+    """Whether "endpoint/deployment" has the same runtime in both: what was learned of one holds for the other."""
+    endpoint, key = name.split("/")
+
+    def runtime(snapshot: SnapshotSpec) -> RuntimeSpec | None:
+        found = snapshot.endpoints.get(endpoint)
+        deployment = found.deployments.get(key) if found is not None else None
+        return deployment.runtime if deployment is not None else None
+
+    return runtime(before) == runtime(after)
 
 
 def _versions(paths: tuple[Path, ...]) -> list[tuple[int, ...]]:

@@ -1,7 +1,7 @@
 """The front door: the only names that `gateway` may use of what turns tensors into tensors."""
 
 from runtimes.batching.item import WorkItem
-from runtimes.cgroup import available_cores
+from runtimes.cgroup import available_cores, available_memory
 from runtimes.clock import LoopScheduler, Scheduler, Timer, now_ns
 from runtimes.errors import (
     DeadlineExceeded,
@@ -44,5 +44,6 @@ __all__ = [
     "Unavailable",
     "WorkItem",
     "available_cores",
+    "available_memory",
     "now_ns",
 ]

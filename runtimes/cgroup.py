@@ -1,10 +1,11 @@
-"""How many cores this process may really use: its CPU affinity, cut down by the quota of its control group.
+"""How many cores and how much memory this process may really use, its control group's limits counted in.
 
 Why: a container that is granted two of sixty-four cores must not start sixty-four threads; those above the quota
 are throttled and the slowest of them sets the latency.
-Units: cores; a quota may be a fraction, the answer is whole cores, rounded down, at least one.
+Units: cores; a quota may be a fraction, the answer is whole cores, rounded down, at least one. Memory in bytes.
 Errors: none; a file that is missing or reads differently than documented grants no limit.
-Source: Linux kernel documentation, cgroup-v1 and cgroup-v2 (`cpu.max`, `cpu.cfs_quota_us`).
+Source: Linux kernel documentation, cgroup-v1 and cgroup-v2 (`cpu.max`, `cpu.cfs_quota_us`, `memory.max`,
+`memory.limit_in_bytes`); proc(5) (`MemAvailable`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,29 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+_V1_MEMORY = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+
 
 def available_cores() -> int:
     """Whole cores for this process. Read it once at start: it opens a few files."""
     return cores(len(os.sched_getaffinity(0)), read_quotas())
+
+
+def available_memory(
+    meminfo: Path = Path("/proc/meminfo"),
+    proc: Path = Path("/proc/self/cgroup"),
+    mount: Path = Path("/sys/fs/cgroup"),
+) -> int:
+    """Bytes that this process and its children may still take."""
+    free = [int(line.split()[1]) * 1024 for line in _text(meminfo).splitlines() if line.startswith("MemAvailable:")]
+    for version, group in groups(_text(proc), "memory"):
+        base = mount if version == 2 else mount / "memory"
+        names = ("memory.max", "memory.current") if version == 2 else _V1_MEMORY
+        for folder in _upwards(base, group):
+            limit, used = (_text(folder / name).strip() for name in names)
+            if limit.isdigit() and used.isdigit():
+                free.append(max(0, int(limit) - int(used)))
+    return min(free, default=0)
 
 
 def cores(affinity: int, quotas: Iterable[float]) -> int:
@@ -34,8 +54,8 @@ def read_quotas(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys
                 yield quota
 
 
-def groups(text: str) -> Iterator[tuple[int, str]]:
-    """Cgroup version and group path of each line of /proc/self/cgroup that governs the CPU."""
+def groups(text: str, controller: str = "cpu") -> Iterator[tuple[int, str]]:
+    """Cgroup version and group path of each line of /proc/self/cgroup that governs the CPU, or what is named."""
     for line in text.splitlines():
         number, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
@@ -43,7 +63,7 @@ def groups(text: str) -> Iterator[tuple[int, str]]:
             continue
         if number == "0" and not controllers:
             yield 2, path
-        elif "cpu" in controllers.split(","):
+        elif controller in controllers.split(","):
             yield 1, path
 
 

@@ -67,8 +67,13 @@ async def _prepare(scorers: Sequence[Prepares], spec: SnapshotSpec, learned: Lea
     first, *others = scorers
     prepared = await first.prepare(spec, learned)
     if others:
-        followers = await asyncio.gather(*(scorer.prepare(spec, prepared.learned) for scorer in others))
+        # All are waited for, also when one is lost: an abort must find no scorer that is still preparing.
+        followers = await asyncio.gather(
+            *(scorer.prepare(spec, prepared.learned) for scorer in others), return_exceptions=True
+        )
         for follower in followers:
+            if isinstance(follower, BaseException):
+                raise follower
             prepared.failures.update(follower.failures)
     return prepared
 

@@ -140,9 +140,9 @@ class Preparer:
                 authenticators[name] = before.authenticator
                 continue
             authenticators[name] = Authenticator(endpoint.auth, endpoint.name)
-            if endpoint.auth.oidc is not None:
-                # Now, so that the first caller need not wait; an issuer that is away is asked again later.
-                await authenticators[name].refresh()
+        # Now, so that the first caller need not wait; an issuer that is away is asked again later.
+        fresh = [authenticators[name] for name, endpoint in spec.endpoints.items() if endpoint.auth.oidc is not None]
+        await asyncio.gather(*(authenticator.refresh() for authenticator in fresh))
         return authenticators
 
     def _known(self, name: str, spec: RuntimeSpec) -> _Ready | None:

@@ -461,7 +461,7 @@ class LateKeys:
 
     def authenticate(self, authorization: bytes | None, now_s: float) -> None:
         if not self.refreshed:
-            raise KeysNeeded("the keys are not there yet")
+            raise KeysNeeded(has_keys=True)
 
     async def refresh(self) -> None:
         self.refreshed += 1
@@ -764,6 +764,41 @@ def test_the_callers_id_is_cleaned_and_echoed(given_id: str, echoed: str | None,
     run(main())
 
 
+def test_an_id_that_is_a_guid_is_kept_and_any_other_is_not(way: str) -> None:
+    async def main() -> None:
+        async with open_door(way) as (_, client):
+            guid = "12345678-1234-4234-8234-123456789abc"
+            for body in (ROWS, {}):
+                kept = await client.post(SCORE, json=body, headers={"x-request-id": guid})
+                assert kept.headers["x-request-id"] == guid
+                other = await client.post(SCORE, json=body, headers={"x-request-id": guid[:-1] + "x"})
+                assert GUID.fullmatch(other.headers["x-request-id"])
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "x-ms-request-id", "x-ms-client-request-id"])
+def test_431_is_for_an_id_that_is_too_long(name: str, way: str) -> None:
+    async def main() -> None:
+        async with open_door(way) as (_, client):
+            answer = await client.post(SCORE, json=ROWS, headers={name: "x" * 101})
+            assert f"{name} has 101 characters" in check_refusal(answer, 431, "headers_too_large")
+
+    run(main())
+
+
+def test_a_trace_is_echoed_where_it_is_one(way: str) -> None:
+    async def main() -> None:
+        async with open_door(way) as (_, client):
+            trace = f"00-{'a' * 32}-{'b' * 16}-01"
+            good = await client.post(SCORE, json=ROWS, headers={"traceparent": trace, "traceid": "a b"})
+            assert (good.headers["traceparent"], good.headers["traceid"]) == (trace, "ab")
+            bad = await client.post(SCORE, json=ROWS, headers={"traceparent": f"{trace}x"})
+            assert "traceparent" not in bad.headers
+
+    run(main())
+
+
 def test_every_answer_has_an_id_of_its_own(way: str) -> None:
     async def main() -> None:
         async with open_door(way) as (_, client):
@@ -997,6 +1032,9 @@ HEADERS = st.fixed_dictionaries(
         b"content-type": BYTES,
         b"accept-encoding": BYTES,
         b"x-request-id": BYTES,
+        b"x-ms-request-id": BYTES,
+        b"traceparent": BYTES,
+        b"traceid": BYTES,
     },
 )
 PATHS_AT_ALL = (
@@ -1007,7 +1045,7 @@ PATHS_AT_ALL = (
 KNOWN = re.compile(
     rb"content-type|content-length|content-encoding|x-request-id|x-ms-request-id|x-ms-client-request-id|date|allow"
     rb"|azureml-model-deployment|www-authenticate|retry-after|connection|inference-header-content-length"
-    rb"|x-gateway-nonfinite|ms-azureml-model-error-(statuscode|reason)"
+    rb"|traceid|x-gateway-nonfinite|ms-azureml-model-error-(statuscode|reason)"
 )
 PROFILE = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 

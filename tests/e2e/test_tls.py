@@ -122,7 +122,7 @@ def test_the_modern_profile_is_tls_1_3_only_and_plain_http_is_a_matter_of_the_sc
 def test_a_gateway_without_tls_has_no_ca_and_no_expiry(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "models", FILES)
     with GatewayProcess(folder, tmp_path / "state", scheme="http", scorers=1) as gateway:
-        assert gateway.ready_line.endswith(" ca=-\n")
+        assert gateway.ready_line.endswith(" ca=\n")
         assert not (gateway.state / "tls").exists()
         names = {sample.name for sample in gateway.metrics().samples}
         assert "gateway_config_last_reload_success" in names
@@ -218,6 +218,20 @@ def test_a_pair_that_does_not_fit_is_refused_and_the_old_one_served_on(rotation:
     rotation.put(cert, key)
     eventually(lambda: rotation.is_served(serial_of(cert)), "the mended certificate is served", 10)
     assert gateway.metrics().value("gateway_tls_certificate_expiry_timestamp_seconds") < expiry
+
+
+def test_a_certificate_replaced_while_the_gateway_starts_is_served(tmp_path: Path) -> None:
+    (tmp_path / "spare").mkdir()
+    cert, key = write_pair(tmp_path, "early")
+    given = ("--tls-cert", str(cert), "--tls-key", str(key))
+    folder = write_folder(tmp_path / "models", FILES)
+    with GatewayProcess(folder, tmp_path / "state", *given, scorers=1) as gateway:
+        # At once: the files may not be watched yet.
+        late_cert, late_key = write_pair(tmp_path / "spare", "late")
+        replace_file(key, late_key.read_bytes())
+        replace_file(cert, late_cert.read_bytes())
+        serial = serial_of(late_cert)
+        eventually(lambda: _serial(gateway.urls["scoring"]) == serial, "the new certificate is served", 10)
 
 
 def test_a_certificate_that_is_gone_is_refused_and_the_old_one_served_on(rotation: Rotation) -> None:

@@ -161,15 +161,17 @@ def test_a_call_that_is_not_answered_in_time_is_given_up_and_its_late_answer_dro
     over_a_pair(story, late)
 
 
-def test_a_frame_over_the_bound_closes_the_channel() -> None:
+def test_a_frame_over_the_bound_closes_the_channel(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setblocking(False)
         channel = await Channel.over(ours, _ignore)
         await asyncio.get_running_loop().sock_sendall(theirs, (FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
-        with pytest.raises(ChannelClosed, match="at most"):
-            await channel.serve()
+        await channel.serve()
+        with pytest.raises(ChannelClosed):
+            await channel.call(Collect())
         theirs.close()
 
     asyncio.run(story())
+    assert "at most" in caplog.text

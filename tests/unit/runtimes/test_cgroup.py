@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from runtimes.cgroup import available_cores, cores, groups, read_quotas, v1_quota, v2_quota
+from runtimes.cgroup import available_cores, available_memory, cores, groups, read_quotas, v1_quota, v2_quota
 
 
 def test_a_quota_cuts_the_affinity_down_and_is_rounded_down() -> None:
@@ -48,3 +48,29 @@ def test_quotas_of_all_groups_above_count(tmp_path: Path) -> None:
 def test_without_control_groups_the_affinity_is_all_there_is(tmp_path: Path) -> None:
     assert list(read_quotas(tmp_path / "none", tmp_path)) == []
     assert available_cores() >= 1
+
+
+def test_memory_is_what_the_machine_has_left_or_less_where_a_group_says_so(tmp_path: Path) -> None:
+    meminfo, proc = tmp_path / "meminfo", tmp_path / "cgroup"
+    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable: 4000 kB\n")
+    proc.write_text("0::/pod/main\n3:memory:/old\n")
+
+    def found() -> int:
+        return available_memory(meminfo, proc, tmp_path / "fs")
+
+    assert found() == 4000 * 1024
+    group = tmp_path / "fs" / "pod"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("1000\n")
+    assert found() == 4000 * 1024
+    (group / "memory.max").write_text("5000\n")
+    assert found() == 4000
+    old = tmp_path / "fs" / "memory" / "old"
+    old.mkdir(parents=True)
+    (old / "memory.limit_in_bytes").write_text("1500")
+    (old / "memory.usage_in_bytes").write_text("2000")
+    assert found() == 0
+    meminfo.unlink()
+    proc.unlink()
+    assert found() == 0
