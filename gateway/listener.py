@@ -40,6 +40,8 @@ App = Callable[[Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitab
 
 # Host is reflected nowhere, but read by routing and redirects: a name, an IPv4 or an IPv6 address, with a port.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# How long requests that are cut off may take to notice.
+CUT_OFF_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -543,6 +545,10 @@ class HttpServer:
             self._server.close()
         for connection in list(self.edge.connections):
             connection.transport.abort()
+        if self.edge.tasks:
+            # Requests end by themselves when their connection is lost; the end of the loop would cancel them, and
+            # the server take that for a failure of the application.
+            await asyncio.wait(self.edge.tasks, timeout=CUT_OFF_S)
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -212,7 +212,9 @@ class Supervisor:
             log.error("the change is refused, what was served is served on: %s", error)
             # The records of how endpoints are opened say what is served, not what was refused.
             for endpoint in self._desired.endpoints.values():
-                self._secrets(endpoint)
+                # A given key may be gone, which may be the very reason; the key that is served stays.
+                with contextlib.suppress(StateError):
+                    self._secrets(endpoint)
             return Answer(False, f"the change is refused, what was served is served on: {error}")
         self._reloads["applied"] += 1
         self._is_last_reload_applied = True

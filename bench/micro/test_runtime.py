@@ -19,6 +19,8 @@ DEADLINE_NS = 5_000_000_000
 class TrivialSession:
     """Gives its input back: what is measured is everything around it."""
 
+    provider = "trivial"
+
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
 

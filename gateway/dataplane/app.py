@@ -73,6 +73,7 @@ class ScoringApp:
             log.exception("a scoring request failed before its body")
             return self._scoring.refuse(target, internal())
         try:
+            self._scoring.admit(call, headers)
             body = await _body(call, scope.get("gateway.connection"), receive)
             return await self._answer(call, body, scope.get("gateway.connection"), receive)
         except Problem as problem:
@@ -92,6 +93,8 @@ class ScoringApp:
         except KeysNeeded:
             # A token signed by a key that is not known yet: fetch the issuer's keys once, then decide.
             await target.endpoint.authenticator.refresh()
+            # What is served may have changed meanwhile.
+            target = self._cell.current.targets.get(target.path, target)
             return self._scoring.open(target, headers, arrived_ns)
 
     async def _answer(self, call: Call, body: bytes, connection: Any, receive: Receive) -> Reply | None:
@@ -122,7 +125,7 @@ class ScoringApp:
         """`{endpoint}.<domain>/score` is `/endpoints/{endpoint}/score`."""
         for name, value in scope["headers"]:
             if name == b"host":
-                host = value.decode("latin-1").lower().rsplit(":", 1)[0]
+                host = value.decode("latin-1").lower().rsplit(":", 1)[0].rstrip(".")
                 if host.endswith(self._suffix) and not path.startswith(("/v2", "/endpoints/")):
                     return f"/endpoints/{host[: -len(self._suffix)]}{path}"
         return path

@@ -76,6 +76,15 @@ def check_encoding(encoding: bytes | None, gzip_enabled: bool) -> bool:
     )
 
 
+def accepts_gzip(accept_encoding: bytes) -> bool:
+    """Whether the caller takes a gzip answer: it names gzip, and not with a weight of 0."""
+    for part in accept_encoding.lower().split(b","):
+        name, _, weight = part.partition(b";")
+        if name.strip() == b"gzip":
+            return weight.replace(b" ", b"").rstrip(b"0") not in (b"q=", b"q=0.", b"q=.")
+    return False
+
+
 async def read_body(receive: Receive, limit: int) -> bytes:
     """All of the body; one message, which is the usual case, is not copied."""
     message = await receive()

@@ -221,7 +221,8 @@ class _Documents:
             await _authenticate(endpoint, request)
         except Problem as refusal:
             problem = refusal
-        return self._refuse(request, problem, Target(endpoint=endpoint, deployment="", is_v2=_is_v2(request)))
+        target = Target(path=path, endpoint=endpoint, deployment="", is_v2=_is_v2(request))
+        return self._refuse(request, problem, target)
 
     async def on_not_allowed(self, request: Request, error: Exception) -> Response:
         allowed = (getattr(error, "headers", None) or {}).get("Allow", "another method")

@@ -119,6 +119,7 @@ class LiveEndpoint:
 class Target:
     """Where a scoring path leads: which endpoint, which deployment it names ("" for none), which protocol."""
 
+    path: str
     endpoint: LiveEndpoint
     deployment: str
     is_v2: bool
@@ -139,14 +140,14 @@ EMPTY = LiveSnapshot(revision=0, endpoints={}, targets={})
 def scoring_paths(endpoint: LiveEndpoint) -> dict[str, Target]:
     """Every path that scores on this endpoint, lower-cased: Azure's, and V2's with and without a version."""
     name = endpoint.name.lower()
-    paths = {
-        f"/endpoints/{name}/score": Target(endpoint=endpoint, deployment="", is_v2=False),
-        f"/v2/models/{name}/infer": Target(endpoint=endpoint, deployment="", is_v2=True),
-    }
+    targets = [
+        Target(path=f"/endpoints/{name}/score", endpoint=endpoint, deployment="", is_v2=False),
+        Target(path=f"/v2/models/{name}/infer", endpoint=endpoint, deployment="", is_v2=True),
+    ]
     for deployment in [*endpoint.deployments, *endpoint.failed]:
         path = f"/v2/models/{name}/versions/{deployment}/infer"
-        paths[path] = Target(endpoint=endpoint, deployment=deployment, is_v2=True)
-    return paths
+        targets.append(Target(path=path, endpoint=endpoint, deployment=deployment, is_v2=True))
+    return {target.path: target for target in targets}
 
 
 class SnapshotCell:

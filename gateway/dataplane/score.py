@@ -1,7 +1,7 @@
 """A scoring request, from its head to its reply, as callbacks on plain data.
 
-Why callbacks: a door with tasks (ASGI) and one without (a protocol class) call the same three functions: `open` when
-the head is there, `submit` when the body is, `cancel` when the caller hangs up.
+Why callbacks: a door with tasks (ASGI) and one without (a protocol class) call the same functions: `open` and `admit`
+when the head is there, `submit` when the body is, `cancel` when the caller hangs up.
 Promise: after `open` returned, exactly one of these ends the call: its reply, `fail`, `cancel`. Each gives the lease
 and the seat back, once.
 Units: *_ns monotonic nanoseconds; `now_s` for tokens is wall-clock seconds.
@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.dataplane.body import check_declared, check_encoding, check_media_type, inflate
+from gateway.dataplane.body import accepts_gzip, check_declared, check_encoding, check_media_type, inflate
 from gateway.dataplane.codecs import Decoded, decode_score, decode_v2
 from gateway.dataplane.live import LiveDeployment, Target
 from gateway.dataplane.mirror import Mirror
@@ -118,11 +118,21 @@ class Scoring:
         deployment, mirror = endpoint.choose(wanted)
         call = Call(target, deployment, arrived_ns)
         call.mirror = mirror
-        self._read_head(call, headers)
-        deployment.gate.check_room()
+        self._read_ids(call, headers)
         deployment.live.lease()
         call.leased = True
         return call
+
+    def admit(self, call: Call, headers: Headers) -> None:
+        """Whether the deployment takes this request, decided before its body is read. Errors: Problem."""
+        for name in ID_HEADERS:
+            if name in headers and len(headers[name]) > ID_CHARS_MAX:
+                raise Problem(
+                    Code.HEADERS_TOO_LARGE,
+                    f"header {name.decode()} has {len(headers[name])} characters; at most {ID_CHARS_MAX} are taken",
+                )
+        self._read_head(call, headers)
+        call.deployment.gate.check_room()
 
     def submit(self, call: Call, body: bytes, reply: Callable[[Reply], None]) -> None:
         """Decode and hand over; `reply` is called once, later, unless this raises or the call is cancelled."""
@@ -174,7 +184,7 @@ class Scoring:
         self.close(call)
 
     def fail(self, call: Call, problem: Problem) -> Reply:
-        """End the call with a refusal; mirrors nothing."""
+        """End the call with a refusal."""
         call.done = True
         reply = self.refuse(call.target, problem, call)
         self.close(call)
@@ -210,7 +220,7 @@ class Scoring:
         if encoding is not None:
             call.inflates = check_encoding(encoding, self._options.gzip)
         if self._options.gzip:
-            call.accepts_gzip = b"gzip" in headers.get(b"accept-encoding", b"")
+            call.accepts_gzip = accepts_gzip(headers.get(b"accept-encoding", b""))
         length = headers.get(b"inference-header-content-length")
         if length is not None:
             call.header_length = _whole_number(length, "Inference-Header-Content-Length")
@@ -218,16 +228,9 @@ class Scoring:
         if timeout is not None:
             wanted_ns = _whole_number(timeout, "x-request-timeout-ms") * 1_000_000
             call.deadline_ns = min(call.deadline_ns, call.arrived_ns + wanted_ns)
-        self._read_ids(call, headers)
 
     def _read_ids(self, call: Call, headers: Headers) -> None:
         """The request's id is the caller's where that is a GUID; the caller's other ids are cleaned and echoed."""
-        for name in ID_HEADERS:
-            if name in headers and len(headers[name]) > ID_CHARS_MAX:
-                raise Problem(
-                    Code.HEADERS_TOO_LARGE,
-                    f"header {name.decode()} has {len(headers[name])} characters; at most {ID_CHARS_MAX} are taken",
-                )
         given = headers.get(b"x-request-id")
         call.request_id = given.decode() if given is not None and is_guid(given) else self._ids.next()
         client_id = headers.get(b"x-ms-client-request-id")
@@ -264,10 +267,14 @@ class Scoring:
         headers = [(b"content-type", encoded.content_type), *encoded.headers]
         if call.accepts_gzip and len(body) >= GZIP_BYTES_MIN:
             body = _deflate(body)
-            headers.append((b"content-encoding", b"gzip"))
+            headers += [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
         headers.append((b"content-length", str(len(body)).encode()))
         headers += self._names(call.request_id, call)
         ended_ns = now_ns()
+        if ended_ns > call.deadline_ns:
+            raise Problem(
+                Code.DEADLINE_EXCEEDED, "the answer was not ready before the request's deadline", reason="deadline"
+            )
         record = call.deployment.record
         record.response_bytes += len(body)
         record.answered(
