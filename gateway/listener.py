@@ -40,6 +40,8 @@ App = Callable[[Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitab
 
 # Host is reflected nowhere, but read by routing and redirects: a name, an IPv4 or an IPv6 address, with a port.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# Begins the head of an answer; 100 Continue stands alone.
+_ANSWER_HEAD = (b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.1 5")
 # How long requests that are cut off may take to notice.
 CUT_OFF_S = 1.0
 
@@ -437,15 +439,39 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 class Outlet:
-    """What a request's cycle has of the transport; its `close` is the connection's, in two steps where it must be."""
+    """What a request's cycle has of the transport; its `close` is the connection's, in two steps where it must be.
 
-    __slots__ = ("close", "is_closing", "write")
+    The head of an answer is held until its first bytes follow, at the latest to the end of the loop's turn: one call
+    of the kernel for an answer instead of two.
+    """
+
+    __slots__ = ("_close", "_head", "_loop", "_write", "is_closing")
 
     def __init__(self, connection: GuardedProtocol) -> None:
         transport = connection.transport
-        self.write = transport.write
         self.is_closing = transport.is_closing
-        self.close = connection.close_after_answer
+        self._write = transport.write
+        self._close = connection.close_after_answer
+        self._loop = connection.loop
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_ANSWER_HEAD):
+            self._head = data
+            self._loop.call_soon(self.flush)
+            return
+        self._write(data)
+
+    def flush(self) -> None:
+        if self._head:
+            self._write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        self.flush()
+        self._close()
 
 
 def _problem_of(cause: BaseException | None) -> Problem:

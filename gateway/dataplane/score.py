@@ -306,6 +306,8 @@ class Scoring:
 
     def close(self, call: Call) -> None:
         """Give back what the call holds; more than once does no harm."""
+        # The item's reply leads back to the call: without this, every request would be left to the garbage collector.
+        call.item = None
         if call.seated:
             call.seated = False
             call.deployment.record.in_flight -= 1
