@@ -17,7 +17,7 @@ def facts() -> dict[str, object]:
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": " ".join([platform.system(), *platform.release().split(".")[:2]]),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
