@@ -57,7 +57,6 @@ class HttpLimits:
     headers_max: int = 100
     header_bytes_max: int = 16 * 1024
     uri_bytes_max: int = 8 * 1024
-    body_bytes_max: int = 10 * 1024 * 1024
     header_timeout_s: float = 10.0
     body_grace_s: float = 5.0
     body_bytes_per_s_min: int = 1024

@@ -359,7 +359,6 @@ class Supervisor:
                 headers_max=settings.max_headers,
                 header_bytes_max=settings.max_header_bytes,
                 uri_bytes_max=settings.max_uri_bytes,
-                body_bytes_max=settings.max_body_bytes,
                 header_timeout_s=settings.header_timeout_s,
                 body_bytes_per_s_min=settings.body_min_bytes_per_s,
                 idle_timeout_s=settings.idle_timeout_s,

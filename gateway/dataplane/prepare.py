@@ -154,14 +154,15 @@ class Preparer:
     async def _load(self, name: str, deployment: DeploymentSpec, learned: LearnedByName) -> _Ready:
         began_ns = now_ns()
         loop = asyncio.get_running_loop()
-        model: OpenModel = await loop.run_in_executor(self._loader, open_model, deployment.runtime, learned.get(name))
+        # What is given for a deployment is shared out over the scorers, rounded up.
+        share = replace(deployment.runtime, instance_count=-(-deployment.runtime.instance_count // self._scorers))
+        model: OpenModel = await loop.run_in_executor(self._loader, open_model, share, learned.get(name))
         limits = deployment.runtime.batching.limits
         endpoint_name, deployment_name = name.split("/")
         runtime = Runtime(
             name=name,
             sessions=model.sessions,
             signature=model.signature,
-            # A limit given for a deployment is shared out over the scorers, rounded up.
             limits=replace(limits, queue_items_max=-(-limits.queue_items_max // self._scorers)),
             dispatch=model.learned.dispatch,
             scheduler=self._scheduler,

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import bisect
-import os
 import random
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import pytest
 from prometheus_client.metrics_core import Metric
@@ -29,6 +25,7 @@ from gateway.telemetry.metrics import (
 )
 from gateway.telemetry.record import DURATION_EDGES_NS, OUTCOMES, REASONS, DeploymentRecord, Histogram, ScorerRecord
 from gateway.telemetry.totals import ScorerTotals, add
+from tests.support.promtool import promtool
 
 CODES = (200, 400, 424)
 MS = 1_000_000
@@ -213,24 +210,16 @@ def test_the_reference_page_names_every_metric() -> None:
         assert f"`{name}`" in reference()
 
 
-def _promtool() -> str:
-    # `make test` puts it beside the interpreter.
-    found = shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if not found:
-        pytest.skip("promtool is not on PATH; Debian has it in the package prometheus")
-    return found
-
-
 def test_promtool_finds_nothing_to_say() -> None:
     done = subprocess.run(
-        [_promtool(), "check", "metrics"], input=render(_totals(2), _facts(2)), capture_output=True, timeout=30
+        [promtool(), "check", "metrics"], input=render(_totals(2), _facts(2)), capture_output=True, timeout=30
     )
     assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (0, "", "")
 
 
 def test_promtool_only_minds_the_names_that_triton_chose() -> None:
     done = subprocess.run(
-        [_promtool(), "check", "metrics"], input=render(_totals(2), _facts(2), True), capture_output=True, timeout=30
+        [promtool(), "check", "metrics"], input=render(_totals(2), _facts(2), True), capture_output=True, timeout=30
     )
     # 3: the page is valid and there are remarks; 1 would be a page that cannot be read.
     assert done.returncode == 3

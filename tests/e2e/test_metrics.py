@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from contextlib import ExitStack
 
@@ -13,6 +12,7 @@ import pytest
 from examples.digits.data import Digits
 from tests.support.load import one_client_a_scorer
 from tests.support.process import GatewayProcess
+from tests.support.promtool import promtool
 from tests.support.waiting import eventually
 
 GREEN = {"endpoint": "digits", "deployment": "green"}
@@ -118,11 +118,8 @@ def test_open_connections_are_counted(gateway: GatewayProcess) -> None:
 
 
 def test_the_page_is_clean_for_prometheus(gateway: GatewayProcess) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not on PATH")
     page = gateway.telemetry("/metrics").text
     done = subprocess.run(
-        [promtool, "check", "metrics"], input=page, capture_output=True, text=True, timeout=60, check=False
+        [promtool(), "check", "metrics"], input=page, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
