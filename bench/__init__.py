@@ -1,4 +1,5 @@
-"""Measurements: `micro` at the seams without a socket, `load` on whole processes.
+"""Measurements: `client` is `gateway bench URL`; `micro` is at the seams without a socket, `load` of whole processes.
 
-They need a checkout, not a wheel: the demo's models are part of what is measured.
+`client` is part of the product. The others need a checkout, not a wheel: the demo's models are part of what is
+measured.
 """

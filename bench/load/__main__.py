@@ -14,7 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.load import machine, report
+from bench import machine
+from bench.load import report
 from bench.load.bare import Bare
 from bench.load.gateway_process import StartFailed, serving
 from bench.load.measure import Case, GeneratorFailed, Sample, Settings, WrongAnswer, check_answer, make_case, measure

@@ -1,22 +1,22 @@
-"""A closed loop of keep-alive connections: each sends its next request when the last one is answered.
+"""A closed loop of keep-alive connections, with every latency kept: the engine of `gateway bench` and plain lists.
 
-Why: an HTTP library would cost more than the gateway does; this reads bytes with httptools and does little else.
 Units: *_ns monotonic nanoseconds. Latency is from the first byte handed to the socket to the last byte of the answer.
 Errors: none are raised for answers; a status other than 200 and a lost connection are counted.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import ssl
 import time
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import cast
 
-import httptools
+from bench.client.engine import Dial, Engine
+
+# A server that goes silent must not hang the run: what is open a while after the end counts as lost.
+SILENT_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,95 +42,50 @@ class Outcome:
     lost: int = 0
 
 
-class _Loop:
-    """What the connections share: the requests in turn, the clock's marks and the counts."""
+class _Tally:
+    """Counts what is answered between two moments; an error is never warm-up."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._requests = itertools.cycle(plan.requests)
-        self.begin_ns = time.monotonic_ns() + int(plan.warm_up_s * 1e9)
-        self.end_ns = self.begin_ns + int(plan.seconds * 1e9)
+    def __init__(self, begin_ns: int, end_ns: int) -> None:
+        self._begin_ns, self._end_ns = begin_ns, end_ns
         self.outcome = Outcome()
 
-    def next_request(self) -> bytes:
-        return next(self._requests)
-
-    def answered(self, sent_ns: int, status: int) -> bool:
-        """Counts an answer; whether the connection shall go on."""
-        now_ns = time.monotonic_ns()
-        if self.begin_ns <= now_ns < self.end_ns:
-            self.outcome.latencies_ns.append(now_ns - sent_ns)
+    def answered(self, due_ns: int, now_ns: int, status: int) -> None:
+        if self._begin_ns <= now_ns < self._end_ns:
+            self.outcome.latencies_ns.append(now_ns - due_ns)
             self.outcome.statuses[status] += 1
         elif status != 200:
-            # An error is never warm-up.
             self.outcome.statuses[status] += 1
-        return now_ns < self.end_ns
 
+    def failed(self, due_ns: int, why: str) -> None:
+        self.outcome.lost += 1
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, loop: _Loop, done: asyncio.Future[None]) -> None:
-        self._loop = loop
-        self._done = done
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._sent_ns = 0
+    def sent_late(self, due_ns: int, now_ns: int) -> None:
+        """Of an open loop only."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's TLS transport is one by its methods, not by its class.
-        self._transport = cast(asyncio.Transport, transport)
-        self._send()
+    def held_up(self, due_ns: int, now_ns: int) -> None:
+        """The report tells the processor time of the generator instead."""
 
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._lose()
-
-    def on_message_complete(self) -> None:
-        if self._loop.answered(self._sent_ns, self._parser.get_status_code()):
-            self._send()
-        else:
-            self._finish()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self._done.done():
-            self._lose()
-
-    def _send(self) -> None:
-        assert self._transport is not None
-        self._sent_ns = time.monotonic_ns()
-        self._transport.write(self._loop.next_request())
-
-    def _lose(self) -> None:
-        self._loop.outcome.lost += 1
-        self._finish()
-
-    def _finish(self) -> None:
-        if not self._done.done():
-            self._done.set_result(None)
-        if self._transport is not None:
-            self._transport.close()
+    def differs(self) -> None:
+        """Answers are checked before anything is measured."""
 
 
 async def run(plan: Plan) -> Outcome:
     """Errors: OSError where a connection cannot be opened at all."""
-    events = asyncio.get_running_loop()
-    loop = _Loop(plan)
-    ends = [events.create_future() for _ in range(plan.connections)]
-    await asyncio.gather(
-        *(
-            events.create_connection(
-                lambda end=end: _Connection(loop, end),
-                plan.host,
-                plan.port,
-                ssl=plan.tls,
-                server_hostname="localhost" if plan.tls else None,
-            )
-            for end in ends
-        )
+    begin_ns = time.monotonic_ns() + int(plan.warm_up_s * 1e9)
+    tally = _Tally(begin_ns, begin_ns + int(plan.seconds * 1e9))
+    engine = Engine(
+        Dial(host=plan.host, port=plan.port, tls=plan.tls, server_name="localhost" if plan.tls else None),
+        plan.requests,
+        itertools.cycle(range(len(plan.requests))),
+        tally,
+        timeout_ns=int(SILENT_AFTER_S * 1e9),
     )
-    # A server that goes silent must not hang the run: what is open a while after the end counts as lost.
-    limit_s = plan.warm_up_s + plan.seconds + 10.0
-    _, silent = await asyncio.wait(ends, timeout=limit_s)
-    loop.outcome.lost += len(silent)
-    loop.outcome.seconds = plan.seconds
-    return loop.outcome
+    try:
+        if await engine.connect(plan.connections) < plan.connections:
+            raise OSError(engine.first_error)
+        engine.go(time.monotonic_ns(), begin_ns + int(plan.seconds * 1e9))
+        await engine.finished(SILENT_AFTER_S)
+    finally:
+        await engine.close()
+    tally.outcome.seconds = plan.seconds
+    return tally.outcome

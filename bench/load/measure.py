@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from bench.load import machine
+from bench import machine
 from bench.load.bare import Bare
 from bench.load.gateway_process import Running
 from bench.load.models import Served

@@ -1,18 +1,17 @@
 """The bytes of one scoring request, made once and sent many times.
 
 Shapes: `rows` float32 [rows, features]; a request carries one row.
-Source: Azure Machine Learning's JSON body `{"input_data": [[...]]}`, and the Open Inference Protocol V2 with the
-binary tensor extension, answer included.
+Source: bench.client.bodies, which `gateway bench` makes its requests with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
+
+from bench.client import bodies
 
 Rows = NDArray[np.float32]
 
@@ -27,44 +26,22 @@ class Target:
     input: str
     outputs: tuple[str, ...]
 
+    @property
+    def model(self) -> bodies.Model:
+        return bodies.Model(
+            inputs=(bodies.Input(name=self.input, datatype="FP32", shape=(-1, -1)),), outputs=self.outputs
+        )
+
 
 def azure_json(target: Target, row: Rows) -> bytes:
-    body = orjson.dumps({"input_data": [row.tolist()]})
-    return _request(
-        f"/endpoints/{target.endpoint}/score",
-        body,
-        {
-            "authorization": f"Bearer {target.key}",
-            "azureml-model-deployment": target.deployment,
-            "content-type": "application/json",
-        },
-    )
+    body = bodies.azure_body(target.model, {target.input: row[np.newaxis]})
+    path = f"/endpoints/{target.endpoint}/score"
+    return _request(target, path, body, (("azureml-model-deployment", target.deployment),))
 
 
 def v2_binary(target: Target, row: Rows) -> bytes:
-    tensor = row.astype("<f4").tobytes()
-    header = orjson.dumps(
-        {
-            "inputs": [
-                {
-                    "name": target.input,
-                    "shape": [1, len(row)],
-                    "datatype": "FP32",
-                    "parameters": {"binary_data_size": len(tensor)},
-                }
-            ],
-            "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in target.outputs],
-        }
-    )
-    return _request(
-        f"/v2/models/{target.endpoint}/versions/{target.deployment}/infer",
-        header + tensor,
-        {
-            "authorization": f"Bearer {target.key}",
-            "content-type": "application/octet-stream",
-            "inference-header-content-length": str(len(header)),
-        },
-    )
+    body = bodies.v2_binary_body(target.model, {target.input: row[np.newaxis].astype("<f4")})
+    return _request(target, f"/v2/models/{target.endpoint}/versions/{target.deployment}/infer", body)
 
 
 FORMATS = {"json": azure_json, "binary": v2_binary}
@@ -75,11 +52,5 @@ def requests(target: Target, rows: Rows, wire: str) -> list[bytes]:
     return [FORMATS[wire](target, row) for row in rows]
 
 
-def _request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    lines: Sequence[str] = [
-        f"POST {path} HTTP/1.1",
-        "host: localhost",
-        *(f"{name}: {value}" for name, value in headers.items()),
-        f"content-length: {len(body)}",
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+def _request(target: Target, path: str, body: bodies.Body, headers: bodies.Headers = ()) -> bytes:
+    return bodies.request_bytes("localhost", path, body, (("authorization", f"Bearer {target.key}"), *headers))

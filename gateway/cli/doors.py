@@ -86,6 +86,27 @@ def check(folder: Path, settings: Settings) -> Checked:
     return Checked(len(desired.endpoints), len(desired.deployments), desired.notes)
 
 
+def bench(url: str, flags: Mapping[str, object], environ: Mapping[str, str]) -> int:
+    """Measure a URL under load and report; the exit code. 2 where nothing could be measured."""
+    from bench.client.errors import CannotMeasure
+    from bench.client.options import Misused, read
+
+    try:
+        options = read(url, flags, environ)
+        from bench.client.session import run
+    except Misused as error:
+        raise CommandError(*error.problems, code=USAGE) from error
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"gateway bench needs {error.name}, which is not installed: pip install 'inference-gateway[bench]'",
+            code=USAGE,
+        ) from error
+    try:
+        return run(options)
+    except CannotMeasure as error:
+        raise CommandError(*error.lines, code=USAGE) from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
     """Everything that a command touches besides its arguments and the terminal."""
@@ -95,6 +116,7 @@ class Doors:
     issue_token: Callable[[Path, str], Mapping[str, object]] = issue_token
     ask: Callable[[Path, str, float], Reply] = ask
     check: Callable[[Path, Settings], Checked] = check
+    bench: Callable[[str, Mapping[str, object], Mapping[str, str]], int] = bench
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 

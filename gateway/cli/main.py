@@ -12,12 +12,15 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.cli.doors import FAILED, INTERRUPTED, USAGE, CommandError, Doors
 from gateway.settings import FLAG, About, Settings, SettingsError, load_settings, settings_about, shown
+
+if TYPE_CHECKING:
+    from bench.client.options import Flag
 
 # The base of every mistake in arguments; its own module is not the same in all versions of the library.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -67,6 +70,7 @@ def make_app(doors: Doors) -> typer.Typer:
     _add_control(app, doors)
     _add_credentials(app, doors)
     _add_words(app, doors)
+    _add_bench(app, doors)
     return app
 
 
@@ -152,6 +156,41 @@ def _add_words(app: typer.Typer, doors: Doors) -> None:
         from importlib import metadata
 
         typer.echo(metadata.version("inference-gateway"))
+
+
+def _add_bench(app: typer.Typer, doors: Doors) -> None:
+    try:
+        from bench.client.options import FLAGS
+    except ModuleNotFoundError:
+        # An image that only serves may leave the load generator out; it has no such command then.
+        return
+
+    def bench(url: str, **flags: object) -> None:
+        """Measure a scoring URL under load.
+
+        A closed loop over --connections, or an open one at --rate. Exit status: 0 done, 1 what was asked for is not
+        met, 2 nothing was measured. The key comes from --key or the environment's GATEWAY_KEY.
+        """
+        code = doors.bench(url, flags, doors.environ)
+        if code:
+            raise typer.Exit(code)
+
+    said = "A scoring URI, https://HOST:PORT/endpoints/NAME/score, or a V2 one."
+    url = Annotated[str, typer.Argument(metavar="URL", help=said)]
+    parameters = [inspect.Parameter("url", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=url)]
+    parameters += [_parameter(flag.name, _bench_flag(flag)) for flag in FLAGS]
+    bench.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    bench.__annotations__ = {one.name: one.annotation for one in parameters}
+    example = "Example: gateway bench https://127.0.0.1:8443/endpoints/digits/score --ca ca.pem --rate 500,1000,2000"
+    app.command(epilog=example)(bench)
+
+
+def _bench_flag(flag: Flag) -> Any:
+    name = "--" + flag.name.replace("_", "-")
+    if not flag.symbol:
+        return Annotated[bool, typer.Option(name, help=flag.what, show_default=False)]
+    kind: Any = list[str] if flag.many else str
+    return Annotated[kind | None, typer.Option(name, metavar=flag.symbol, help=flag.what, show_default=False)]
 
 
 def _settings(values: dict[str, Any], doors: Doors, config: Path | None) -> Settings:

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("numpy", "onnxruntime", "uvicorn", "uvloop", "httptools", "orjson")
 
 
-def facts() -> dict[str, object]:
+def facts(packages: tuple[str, ...] = PACKAGES) -> dict[str, object]:
+    """A package that is not installed is left out."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "system": " ".join([platform.system(), *platform.release().split(".")[:2]]),
+        "cores": len(cores()) or os.cpu_count(),
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: found for name in packages if (found := _version(name))},
     }
+
+
+def cores() -> list[int]:
+    """The cores that this process may use; empty where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def busy_s() -> float | None:
@@ -31,6 +37,14 @@ def busy_s() -> float | None:
         return None
     user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in fields[:7])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def waited_s() -> float | None:
+    """How long the calling thread was ready to run, but waited for a core."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (FileNotFoundError, IndexError):
+        return None
 
 
 def tree_s(pid: int) -> float | None:
@@ -59,6 +73,13 @@ def _descends(number: int, ancestor: int, parents: dict[int, int]) -> bool:
     while number and number != ancestor:
         number = parents.get(number, 0)
     return number == ancestor
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:
