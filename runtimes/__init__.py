@@ -11,11 +11,13 @@ from runtimes.errors import (
     Overloaded,
     QueueWaitExceeded,
     RuntimeFault,
+    TooLate,
     Unavailable,
 )
+from runtimes.onnx.external import files as model_files
 from runtimes.observer import NullObserver, Observer
 from runtimes.signature import Signature, TensorSpec
-from runtimes.spec import BatchingSpec, BatchLimits, Learned, RuntimeSpec
+from runtimes.spec import BatchingSpec, BatchLimits, Learned, PaddingSpec, PadRule, RuntimeSpec
 from runtimes.tensor import BY_V2_NAME, Array, Datatype, Tensors
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "NullObserver",
     "Observer",
     "Overloaded",
+    "PadRule",
+    "PaddingSpec",
     "QueueWaitExceeded",
     "RuntimeFault",
     "RuntimeSpec",
@@ -41,9 +45,11 @@ __all__ = [
     "TensorSpec",
     "Tensors",
     "Timer",
+    "TooLate",
     "Unavailable",
     "WorkItem",
     "available_cores",
     "available_memory",
+    "model_files",
     "now_ns",
 ]

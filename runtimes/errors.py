@@ -26,11 +26,15 @@ class QueueWaitExceeded(RuntimeFault):
 
 
 class Overloaded(RuntimeFault):
-    """No room in the queue; `retry_after_s` says when there may be some again."""
+    """No room in the queue; `retry_after_s` says when there may be some again, as far as is known."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TooLate(Overloaded):
+    """By what is known of the model, the item's answer cannot be there before its deadline, so it is not run."""
 
 
 class Unavailable(RuntimeFault):

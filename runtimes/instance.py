@@ -60,27 +60,36 @@ def execute(session: Session, collator: Collator, batch: Batch, now_ns: Callable
 
 
 def _run_and_bisect(session: Session, collator: Collator, batch: Batch, now_ns: Callable[[], int]) -> None:
-    items = batch.take(now_ns())
+    now = now_ns()
+    items = batch.take(now)
     if not items:
         return
-    pending = [items]
+    run = _run(session, collator, items, now, now_ns)
+    batch.runs.append(run)
+    pending = _halves(run)
     while pending:
-        part = pending.pop()
-        if part is not items:
-            now = now_ns()
-            part = [item for item in part if not item.done and not 0 < item.deadline_ns <= now]
-            if not part:
-                continue
-        run = _run(session, collator, part, now_ns)
-        batch.runs.append(run)
-        if run.fault is not None and len(part) > 1:
-            half = len(part) // 2
-            # The earlier half is popped first, so that items of one key keep their order.
-            pending += [part[half:], part[:half]]
+        now = now_ns()
+        part = [item for item in pending.pop() if not item.done and not 0 < item.deadline_ns <= now]
+        if part:
+            run = _run(session, collator, part, now, now_ns)
+            batch.runs.append(run)
+            pending += _halves(run)
 
 
-def _run(session: Session, collator: Collator, items: list[WorkItem], now_ns: Callable[[], int]) -> Run:
-    run = Run(items, now_ns())
+def _halves(run: Run) -> list[list[WorkItem]]:
+    """What must be run again after a fault that several items share. The earlier half is last, as it is popped first,
+    so that items of one key keep their order."""
+    items = run.items
+    if run.fault is None or len(items) == 1:
+        return []
+    half = len(items) // 2
+    return [items[half:], items[:half]]
+
+
+def _run(
+    session: Session, collator: Collator, items: list[WorkItem], started_ns: int, now_ns: Callable[[], int]
+) -> Run:
+    run = Run(items, started_ns)
     try:
         outputs = session.run(collator.join(items), items[0].outputs)
         run.results = collator.part(outputs, items)

@@ -1,7 +1,8 @@
 """From a RuntimeSpec to sessions that are proven and warm: what a loader thread does, and may take seconds for.
 
-Steps: check the file, open one session an instance, find samples that run, prove batching, warm up and measure,
-choose the dispatch. With `learned` given (another process did it), samples and proof are taken from there.
+Steps: check the file, open a session, find samples that run, prove batching and padding, measure, choose dispatch,
+batch limit, threads and instances, open the other instances' sessions and warm them. With `learned` given (another
+process did it), samples, proof, times and choices are taken from there.
 Ownership: the caller owns the sessions of an OpenModel and closes them; after a failure there is nothing to close.
 Errors: LoadFailed, one sentence that names the path.
 Units: *_ns nanoseconds.
@@ -15,12 +16,15 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from runtimes import proof, samples
+from runtimes.choices import Measured, choose, sizes
 from runtimes.clock import now_ns
-from runtimes.errors import LoadFailed, ModelFailed
-from runtimes.onnx.session import open_session
+from runtimes.errors import LoadFailed
+from runtimes.measure import Bench
+from runtimes.onnx.session import OnnxSession, open_session
+from runtimes.padding.proof import prove_padding
+from runtimes.padding.rules import mask_of
 from runtimes.proof import Proof
 from runtimes.samples import Recipe
 from runtimes.session import Session
@@ -31,15 +35,10 @@ from runtimes.tensor import Array
 # How long the search for samples and the proof may go on, looked at between runs. The first runs on a device
 # compile and measure kernels; TensorRT builds an engine for each new range of shapes.
 _PROOF_NS = {"cpu": 5_000_000_000, "cuda": 30_000_000_000, "tensorrt": 600_000_000_000}
+_PADDING_NS = {"cpu": 10_000_000_000, "cuda": 60_000_000_000, "tensorrt": 600_000_000_000}
 _SEARCH_NS = {"cpu": 2_000_000_000, "cuda": 15_000_000_000, "tensorrt": 300_000_000_000}
 
-# A model that is faster than this, whatever the request, runs on the event loop: handing it to a thread would cost
-# more than it takes.
-_INLINE_ROW_NS = 200_000
-_INLINE_BATCH_NS = 1_000_000
 _WARM_ROWS_MAX = 16
-_TIMED_RUNS = 5
-_SLOW_RUN_NS = 20_000_000
 
 Clock = Callable[[], int]
 
@@ -57,15 +56,17 @@ class OpenModel:
     provider: str = ""
 
 
-def open_model(spec: RuntimeSpec, learned: Learned | None = None, *, now: Clock = now_ns) -> OpenModel:
-    """Blocks for as long as loading, proving and warming take. Errors: LoadFailed."""
+def open_model(
+    spec: RuntimeSpec, learned: Learned | None = None, *, cores: int = 1, now: Clock = now_ns
+) -> OpenModel:
+    """Blocks for as long as loading, proving and warming take; `cores` are those that this process may use.
+    Errors: LoadFailed."""
     check_file(Path(spec.path), spec.sha256)
     threads = spec.threads or (learned.threads if learned else 1)
-    sessions: list[Session] = []
+    sessions: list[Session] = [open_session(spec, 0, threads)]
     try:
-        for instance in range(max(1, spec.instance_count)):
-            sessions.append(open_session(spec, instance, threads))
-        return replace(_made_ready(spec, tuple(sessions), threads, learned, now), provider=sessions[0].provider)
+        model = _made_ready(spec, sessions, threads, learned, cores, now)
+        return replace(model, provider=sessions[0].provider)
     except BaseException:
         for session in sessions:
             session.close()
@@ -92,20 +93,32 @@ def check_file(path: Path, sha256: str = "") -> None:
 
 
 def _made_ready(
-    spec: RuntimeSpec, sessions: tuple[Session, ...], threads: int, learned: Learned | None, now: Clock
+    spec: RuntimeSpec, sessions: list[Session], threads: int, learned: Learned | None, cores: int, now: Clock
 ) -> OpenModel:
-    candidates = sessions[0].signature
-    known = learned or replace(_learn(spec, sessions[0], candidates, now), threads=threads)
-    signature = apply(candidates, known)
-    run_ns, batch_ns = 0, 0
+    """One session to learn from; the others are opened once it is known how many there shall be."""
+    first = sessions[0]
+    mask = mask_of(first.signature, spec.batching.padding)
+    known = learned or _learn(spec, first, first.signature, now)
+    signature = replace(apply(first.signature, known), mask=mask)
+    bench = None
     if known.sample_shapes:
-        warm = _WarmUp(signature, Recipe(shapes=known.sample_shapes, level=known.sample_level), now)
-        timings = [warm.times(session, rows) for session in sessions for rows in (1, _warm_rows(spec, known))]
-        run_ns, batch_ns = timings[0], timings[1]
-        signature = _with_ranks(signature, warm.result)
+        bench = Bench(signature, Recipe(shapes=known.sample_shapes, level=known.sample_level), now)
     if learned is None:
-        known = replace(known, run_ns=run_ns, dispatch=_dispatch(spec, signature, run_ns, batch_ns))
-    return OpenModel(sessions=sessions, signature=signature, learned=known)
+        limits = spec.batching.limits
+        times = {}
+        if bench is not None:
+            measured = sizes(limits) if known.batched else (1,)
+            times = bench.times(first, measured, spec.provider, may_fail=limits.rows_learned)
+        known = _with_choices(spec, signature, known, times, bench.failed_rows if bench else 0, cores)
+    if bench is not None and (learned is not None or _has_shapes(spec, known)):
+        bench.warm(first, _warm_sizes(spec, known))
+    for instance in range(1, known.instances):
+        sessions.append(open_session(spec, instance, threads))
+        if bench is not None:
+            bench.warm(sessions[-1], _warm_sizes(spec, known))
+    if bench is not None:
+        signature = _with_ranks(signature, bench.result)
+    return OpenModel(sessions=tuple(sessions), signature=signature, learned=_with_device(known, first))
 
 
 def _learn(spec: RuntimeSpec, session: Session, signature: Signature, now: Clock) -> Learned:
@@ -113,7 +126,7 @@ def _learn(spec: RuntimeSpec, session: Session, signature: Signature, now: Clock
     if found.recipe is None:
         return Learned(batched=False, reason=_no_sample(found, signature))
     verdict = _verdict(spec, session, signature, found.recipe, now)
-    return Learned(
+    learned = Learned(
         batched=verdict.batched,
         reason=verdict.reason,
         input_axes=verdict.input_axes,
@@ -121,6 +134,26 @@ def _learn(spec: RuntimeSpec, session: Session, signature: Signature, now: Clock
         sample_shapes=dict(found.recipe.shapes),
         sample_level=found.recipe.level,
     )
+    return _with_padding(spec, session, signature, learned, now)
+
+
+def _with_padding(spec: RuntimeSpec, session: Session, signature: Signature, learned: Learned, now: Clock) -> Learned:
+    """Whether requests of different lengths may share a run, where that is asked for."""
+    wanted = spec.batching.padding
+    if wanted is None:
+        return learned
+    if not learned.batched:
+        return replace(learned, padding_reason="lengths are not padded, as requests share no run")
+    found = prove_padding(
+        session,
+        apply(signature, learned),
+        Recipe(shapes=learned.sample_shapes, level=learned.sample_level),
+        wanted,
+        to_bucket=spec.provider != "cpu",
+        deadline_ns=now() + _PADDING_NS[spec.provider],
+        now=now,
+    )
+    return replace(learned, padding=found.padding, padding_reason=found.reason)
 
 
 def _verdict(spec: RuntimeSpec, session: Session, signature: Signature, recipe: Recipe, now: Clock) -> Proof:
@@ -144,6 +177,7 @@ def apply(signature: Signature, learned: Learned) -> Signature:
         inputs=_with_axes(signature.inputs, learned.input_axes if learned.batched else {}),
         outputs=_with_axes(signature.outputs, learned.output_axes if learned.batched else {}),
         batched=learned.batched,
+        padding=learned.padding,
     )
 
 
@@ -162,47 +196,40 @@ def _with_ranks(signature: Signature, result: dict[str, Array]) -> Signature:
     return replace(signature, outputs=outputs)
 
 
-def _warm_rows(spec: RuntimeSpec, learned: Learned) -> int:
-    if not learned.batched:
-        return 1
-    largest = max(1, spec.batching.limits.batch_rows_max)
+def _warm_sizes(spec: RuntimeSpec, known: Learned) -> tuple[int, ...]:
+    """The sizes that every session has seen before it serves."""
+    largest = (known.rows_max or spec.batching.limits.batch_rows_max) if known.batched else 1
+    if _has_shapes(spec, known):
+        return sizes(replace(spec.batching.limits, batch_rows_max=largest))
     # A device plans its memory and its kernels by shape: it must have seen the largest.
-    return largest if spec.provider != "cpu" else min(largest, _WARM_ROWS_MAX)
+    return (1, largest if spec.provider != "cpu" else min(largest, _WARM_ROWS_MAX))
 
 
-class _WarmUp:
-    """Runs samples through sessions and takes the time; `result` is the last answer to one row."""
-
-    def __init__(self, signature: Signature, recipe: Recipe, now: Clock) -> None:
-        self._signature = signature
-        self._row = samples.row(signature, recipe, 0)
-        self._now = now
-        self.result: dict[str, Array] = {}
-
-    def times(self, session: Session, rows: int) -> int:
-        """The shortest of a few runs, in nanoseconds; a slow model is not run more often than needed."""
-        inputs = samples.together(self._signature, [self._row] * rows)
-        took: list[int] = []
-        while len(took) <= _TIMED_RUNS and (len(took) < 2 or took[-1] < _SLOW_RUN_NS):
-            took.append(self._run(session, inputs, rows))
-        # The first run pays for allocations and, on a device, for planning.
-        return min(took[1:])
-
-    def _run(self, session: Session, inputs: dict[str, Array], rows: int) -> int:
-        begun = self._now()
-        try:
-            result = session.run(inputs, None)
-        except ModelFailed as fault:
-            raise LoadFailed(f"warming the model up with {rows} rows failed: {fault}") from fault
-        if rows == 1:
-            self.result = result
-        return self._now() - begun
+def _has_shapes(spec: RuntimeSpec, known: Learned) -> bool:
+    """Whether a device will meet few shapes only, for each of which it has something to prepare."""
+    return spec.provider != "cpu" and known.batched and bool(spec.batching.limits.sizes)
 
 
-def _dispatch(spec: RuntimeSpec, signature: Signature, run_ns: int, batch_ns: int) -> Literal["inline", "thread"]:
-    if spec.dispatch != "auto":
-        return spec.dispatch
-    is_fast = 0 < run_ns < _INLINE_ROW_NS and batch_ns < _INLINE_BATCH_NS
+def _with_device(known: Learned, session: Session) -> Learned:
+    """With how the first session's runs go about on its device, if it has one."""
+    notes = session.device_notes if isinstance(session, OnnxSession) else ""
+    return replace(known, reasons={**known.reasons, "device": notes}) if notes else known
+
+
+def _with_choices(
+    spec: RuntimeSpec, signature: Signature, known: Learned, times: dict[int, int], failed_rows: int, cores: int
+) -> Learned:
     # The time of a small sample says nothing of a request a thousand times its size.
-    is_known = spec.provider == "cpu" and not samples.unknowns(signature)
-    return "inline" if is_fast and is_known else "thread"
+    is_free = bool(samples.unknowns(signature))
+    measured = Measured(batched=known.batched, times=times, is_free=is_free, failed_rows=failed_rows)
+    chosen = choose(spec, measured, cores)
+    return replace(
+        known,
+        run_ns=times.get(1, 0),
+        run_times=times,
+        dispatch=chosen.dispatch,
+        rows_max=chosen.rows_max,
+        threads=chosen.threads,
+        instances=chosen.instances,
+        reasons=chosen.reasons,
+    )

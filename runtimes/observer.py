@@ -14,6 +14,11 @@ class Observer(Protocol):
         """A session ran once (a bisected batch tells one call per run)."""
         ...
 
+    def padded(self, positions: int, padding: int) -> None:
+        """A run of a model with padding or batch sizes computed so many positions (rows times padded lengths, or rows
+        where no length is padded), of which so many were padding. Told beside `ran`, of runs that did not fail."""
+        ...
+
     def expired(self, items: int) -> None:
         """Items passed their deadline or queue wait before they ran."""
         ...
@@ -25,6 +30,9 @@ class Observer(Protocol):
 
 class NullObserver:
     def ran(self, rows: int, items: int, run_ns: int, failed: bool) -> None:
+        """Tells nobody."""
+
+    def padded(self, positions: int, padding: int) -> None:
         """Tells nobody."""
 
     def expired(self, items: int) -> None:

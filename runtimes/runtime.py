@@ -3,17 +3,17 @@
 Ownership: a runtime owns its sessions from the moment it is made; `close` closes each after its last run.
 Threads: every method is for the loop's thread; replies and callbacks are made on it.
 Units: *_ns monotonic nanoseconds; items are requests, rows lie along the batch axis.
-Errors: `submit` raises Overloaded, Unavailable or DeadlineExceeded at once, and the item stays the caller's.
+Errors: `submit` raises Overloaded, TooLate, Unavailable or DeadlineExceeded at once, and the item stays the caller's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from runtimes.batching.batcher import Batcher
-from runtimes.batching.collate import Collator
+from runtimes.batching.buckets import collator_for, within
 from runtimes.batching.item import WorkItem
 from runtimes.clock import Scheduler
 from runtimes.instance import InlinePool, InstancePool, ThreadPool
@@ -28,7 +28,9 @@ from runtimes.spec import BatchLimits
 class RuntimeStatus:
     """A runtime at one moment. accepted = succeeded + failed + expired + cancelled + closed + queued + in flight.
 
+    `rows_cap` is how many rows a batch may have now.
     `longest_run_ns` is how long the slowest batch has been running: it grows without end when an instance hangs.
+    `oldest_wait_ns` is how long the item that waits longest has waited, in the queue or in a staged batch; 0: none.
     """
 
     name: str
@@ -36,10 +38,12 @@ class RuntimeStatus:
     reason: str
     batched: bool
     dispatch: str
+    rows_cap: int
     instances: int
     busy: int
     queued_items: int
     queued_rows: int
+    oldest_wait_ns: int
     in_flight_items: int
     longest_run_ns: int
     batches: int
@@ -66,8 +70,10 @@ class Runtime:
         scheduler: Scheduler,
         observer: Observer,
         pool: InstancePool | None = None,
+        run_times: Mapping[int, int] | None = None,
     ) -> None:
-        """`pool` replaces the instances that `dispatch` would make; it then brings its own sessions."""
+        """`pool` replaces the instances that `dispatch` would make; it then brings its own sessions. `run_times`:
+        what a run takes by rows, in nanoseconds, as far as it was measured before."""
         if limits.batch_rows_max < 1 or limits.queue_items_max < 1 or limits.queue_delay_ns < 0:
             raise ValueError(
                 f"runtime {name!r} was given {limits}; a batch and a queue hold at least 1, and no delay is negative"
@@ -76,7 +82,8 @@ class Runtime:
         self.signature = signature
         self.batched = signature.batched
         self.dispatch = dispatch
-        collator = Collator(signature)
+        collator = collator_for(signature, limits)
+        limits = within(limits) if signature.batched else limits
         if pool is None:
             if not sessions:
                 raise ValueError(f"runtime {name!r} was given no session; it takes at least one")
@@ -95,11 +102,19 @@ class Runtime:
             merges=signature.batched,
             scheduler=scheduler,
             observer=observer,
+            run_times=run_times,
         )
 
     def submit(self, item: WorkItem) -> None:
         """Take the item. Its reply is called once, later on the loop, with `results` or `fault` set."""
         self._batcher.submit(item)
+
+    def check_room(self, deadline_ns: int, now_ns: int) -> None:
+        """Whether a request may still be in time, before its inputs are known. Errors: TooLate."""
+        batcher = self._batcher
+        work_ns = batcher.queue.work_ns + batcher.pump.work_ns
+        if work_ns * batcher.forecast.pace > deadline_ns - now_ns:
+            batcher.check_room(deadline_ns - now_ns, now_ns)
 
     def cancel(self, item: WorkItem) -> None:
         """The caller is gone: no reply any more; its seat is free at once. Harmless to an item that is done."""
@@ -129,6 +144,8 @@ class Runtime:
         batcher = self._batcher
         counts = batcher.counts
         running = batcher.pump.running
+        now_ns = self._scheduler.now_ns()
+        oldest_ns = batcher.oldest_ns()
         taken_ns = min((batch.taken_ns for batch in running if batch.is_taken), default=0)
         return RuntimeStatus(
             name=self.name,
@@ -136,12 +153,14 @@ class Runtime:
             reason=self._lifecycle.reason,
             batched=self.batched,
             dispatch=self.dispatch,
+            rows_cap=batcher.table.rows_cap,
             instances=self._pool.instances,
             busy=min(len(running), self._pool.instances),
             queued_items=batcher.queue.waiting,
             queued_rows=batcher.queue.rows,
+            oldest_wait_ns=now_ns - oldest_ns if oldest_ns else 0,
             in_flight_items=batcher.live - batcher.queue.waiting,
-            longest_run_ns=self._scheduler.now_ns() - taken_ns if taken_ns else 0,
+            longest_run_ns=now_ns - taken_ns if taken_ns else 0,
             batches=batcher.pump.batches,
             accepted=counts.accepted,
             refused=counts.refused,

@@ -190,6 +190,11 @@ def _disturbed(values: Array, datatype: Datatype, level: int, kind: Kind) -> Arr
     return _floats(datatype, np.sign(to_float(values, datatype)) * _EXTREME)
 
 
+def signed(values: Array, datatype: Datatype, sign: int) -> Array:
+    """The same floats, all positive (1) or all negative (-1)."""
+    return _floats(datatype, sign * np.abs(to_float(values, datatype)))
+
+
 def to_float(array: Array, datatype: Datatype) -> Array:
     """Floats as numpy can reckon with them: BF16 bit patterns become float32."""
     if datatype is Datatype.BF16:

@@ -7,11 +7,14 @@ Errors: InvalidInput, with the tensor's name, what was found and what would be a
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
+import numpy as np
+
 from runtimes.errors import InvalidInput
+from runtimes.padding.lengths import Padding, element
 from runtimes.tensor import Array, Datatype, Tensors
 
 
@@ -35,12 +38,30 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """An input that is 1 wherever a request has something, made from another one when the caller leaves it out.
+
+    `axes`: for each axis of the mask the axis of `like` that is as long, None where the mask's own size is fixed.
+    """
+
+    name: str
+    like: str
+    axes: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """Inputs and outputs in the model's order. `batched` is true once batching is proven safe."""
+    """Inputs and outputs in the model's order. `batched` is true once batching is proven safe.
+
+    `padding`: how requests of different lengths are made equally long, where that is proven too. `mask`: the input
+    that a caller may leave out.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batched: bool = False
+    padding: Padding | None = None
+    mask: Mask | None = None
 
     def input(self, name: str) -> TensorSpec:
         for spec in self.inputs:
@@ -56,7 +77,25 @@ class Signature:
 
     def unbatched(self) -> Signature:
         """The same signature for a model that is run one request at a time."""
-        return replace(self, batched=False)
+        return replace(self, batched=False, padding=None)
+
+    def required(self, given: Collection[str]) -> tuple[TensorSpec, ...]:
+        """The inputs that a request brings which brings these: all of them, but for a mask that it leaves out."""
+        mask = self.mask
+        if mask is None or mask.name in given:
+            return self.inputs
+        return tuple(spec for spec in self.inputs if spec.name != mask.name)
+
+    def filled(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """The inputs with the mask that the caller left out, if the model has one. Errors: InvalidInput."""
+        mask = self.mask
+        if mask is None or mask.name in inputs or mask.like not in inputs:
+            return inputs
+        like, spec, own = inputs[mask.like], self.input(mask.like), self.input(mask.name)
+        if like.ndim != len(spec.shape):
+            self._refuse_shape(spec, like)
+        shape = [size if axis is None else like.shape[axis] for axis, size in zip(mask.axes, own.shape, strict=True)]
+        return {**inputs, mask.name: np.full(shape, element(1.0, own.datatype), own.datatype.dtype)}
 
     def check(self, inputs: Tensors) -> int:
         """Check datatypes and shapes; returns the request's rows (1 where the model has no batch axis)."""
@@ -70,9 +109,7 @@ class Signature:
             if array.dtype != spec.datatype.dtype:
                 raise InvalidInput(f"input {spec.name!r} is {array.dtype}; the model takes {spec.describe()}")
             if not _fits(array.shape, spec.shape):
-                raise InvalidInput(
-                    f"input {spec.name!r} has shape {list(array.shape)}; the model takes {spec.describe()}"
-                )
+                self._refuse_shape(spec, array)
             if spec.batch_axis is not None:
                 size = array.shape[spec.batch_axis]
                 if rows not in (-1, size):
@@ -85,16 +122,30 @@ class Signature:
 
     def key(self, inputs: Tensors, outputs: tuple[str, ...] | None) -> Hashable:
         """What must be equal for two requests to share a batch: shapes beside the batch axis, the values of
-        inputs without one, and the requested outputs."""
+        inputs without one, and the requested outputs. Lengths that are padded count by their buckets."""
         parts: list[Hashable] = [outputs]
+        padding = self.padding
+        if padding is not None:
+            parts.append(padding.buckets(padding.sizes(inputs)))
         for spec in self.inputs:
             array = inputs[spec.name]
             axis = spec.batch_axis
             if axis is None:
                 parts.append((array.shape, _bytes_of(array)))
             elif -1 in spec.shape[:axis] or -1 in spec.shape[axis + 1 :]:
-                parts.append(array.shape[:axis] + array.shape[axis + 1 :])
+                shape = array.shape if padding is None else padding.apart(spec.name, array.shape)
+                parts.append(shape[:axis] + shape[axis + 1 :])
         return tuple(parts)
+
+    def buckets_in(self, key: Hashable) -> tuple[int, ...]:
+        """The padded lengths in what `key` gave; nothing where nothing is padded."""
+        if self.padding is None or not isinstance(key, tuple):
+            return ()
+        buckets: tuple[int, ...] = key[1]
+        return buckets
+
+    def _refuse_shape(self, spec: TensorSpec, array: Array) -> NoReturn:
+        raise InvalidInput(f"input {spec.name!r} has shape {list(array.shape)}; the model takes {spec.describe()}")
 
     def _refuse_names(self, inputs: Tensors) -> NoReturn:
         wanted = {spec.name for spec in self.inputs}
@@ -106,11 +157,11 @@ class Signature:
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    # A loop, not all(): this runs for every request, and a generator costs half a microsecond.
+    # A loop, not all() or zip(): this runs for every request, and these cost up to half a microsecond.
     if len(shape) != len(wanted):
         return False
-    for size, want in zip(shape, wanted, strict=True):  # noqa: SIM110
-        if want not in (-1, size):
+    for axis, want in enumerate(wanted):  # noqa: SIM110
+        if want != -1 and want != shape[axis]:  # noqa: PLR1714
             return False
     return True
 

@@ -9,37 +9,88 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from runtimes.padding.lengths import Padding
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """How far a batch may grow and how many items may wait."""
+    """How far a batch may grow and how many items may wait.
+
+    `tokens_max`: most rows times padded length of a run, 0 for no such bound. `sizes`: the only numbers of rows that
+    the model is run with, ascending; a batch is filled up to the next with copies of its last row. Empty: any.
+    `slo_ns`: a goal for the time from submit to answer, for which batches stay as small as they must; 0: none.
+    `rows_learned`: loading chooses the batch limit, up to `batch_rows_max`.
+    """
 
     batch_rows_max: int = 64
+    slo_ns: int = 0
+    rows_learned: bool = True
     queue_delay_ns: int = 0
     queue_items_max: int = 4096
+    tokens_max: int = 0
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PadRule:
+    """How one input is made longer: along `axis`, with `value`, up to a multiple or the next of `buckets`.
+
+    Inputs with the same `length` have the same number of entries; "" takes the model's own name of the dimension.
+    """
+
+    axis: int
+    value: float = 0.0
+    multiple_of: int = 0
+    buckets: tuple[int, ...] = ()
+    length: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaddingSpec:
+    """How requests of different lengths may share a run, once proven not to change answers.
+
+    No `inputs`: the rules are inferred from the model. `mask` names the input that the gateway fills with 1 where
+    the caller leaves it out. `compare`: what of an answer must not change by padding: its values, or only which entry
+    of its last axis is the largest. `pad_to`: a run is as long as its bucket or as its longest request; "auto" is the
+    bucket on devices, which want few shapes.
+    """
+
+    inputs: dict[str, PadRule] = field(default_factory=dict)
+    mask: str = ""
+    compare: Literal["values", "argmax"] = "values"
+    pad_to: Literal["auto", "bucket", "longest"] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchingSpec:
-    """Whether and how requests share a run. `axes` names the batch axis of inputs that do not tell it."""
+    """Whether and how requests share a run. `axes` names the batch axis of inputs that do not tell it; `padding`
+    None: only requests of one length share a run."""
 
     enabled: bool = True
     limits: BatchLimits = field(default_factory=BatchLimits)
     axes: dict[str, int] = field(default_factory=dict)
+    padding: PaddingSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSpec:
-    """One deployment's runtime. Two equal specs are the same runtime: it is not loaded again."""
+    """One deployment's runtime. Two equal specs are the same runtime: it is not loaded again.
+
+    `origin`: the file that the one at `path` is a copy of, for messages; "" where it is none.
+    `instance_count` sessions over all scorers, `instances` in each of them; 0: what `instance_count` gives, and two
+    where a core would have nothing to do.
+    """
 
     path: str
     sha256: str
+    origin: str = ""
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     allow_cpu_fallback: bool = False
     device_ids: tuple[int, ...] = ()
     gpu_memory_bytes: int = 0
     cache_dir: str = ""
     instance_count: int = 1
+    instances: int = 0
     threads: int = 0
     dispatch: Literal["auto", "inline", "thread"] = "auto"
     batching: BatchingSpec = field(default_factory=BatchingSpec)
@@ -52,6 +103,9 @@ class Learned:
     `batched` with `reason`: whether requests may share a run, and why (or why not), in one sentence.
     `input_axes`, `output_axes`: the proven batch axes by name. `run_ns`: measured time of one run at one row, 0 where
     no generated sample runs. `sample_shapes`, `sample_level`: the samples that do (runtimes/samples.py), for warm-up.
+    `padding` with `padding_reason`: the proven padding, or None and why not; "" where none was asked for.
+    `run_times`: by rows, the nanoseconds of a run of the sample. `rows_max`: the batch limit; 0: as it is given.
+    `reasons`: one sentence for each of dispatch, rows_max, threads and instances, and on a GPU for device.
     """
 
     batched: bool
@@ -61,5 +115,11 @@ class Learned:
     run_ns: int = 0
     dispatch: Literal["inline", "thread"] = "thread"
     threads: int = 1
+    instances: int = 1
+    rows_max: int = 0
+    run_times: dict[int, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     sample_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sample_level: int = 0
+    padding: Padding | None = None
+    padding_reason: str = ""

@@ -5,25 +5,28 @@ test drives it on a virtual clock. The queue holds who waits, the pump decides w
 late; here every item gets exactly one end: results, a fault, or silence when its caller has gone.
 Threads: the loop's only.
 Units: *_ns monotonic nanoseconds; items are requests.
-Errors: submit raises Unavailable, DeadlineExceeded or Overloaded, and the item stays the caller's. Afterwards a
-fault arrives in `item.fault`. A reply or an observer that raises is logged and stops nothing.
+Errors: submit raises Unavailable, DeadlineExceeded, Overloaded or TooLate, and the item stays the caller's.
+Afterwards a fault arrives in `item.fault`. A reply or an observer that raises is logged and stops nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from runtimes.batching.batch import Batch, Run
+from runtimes.batching.buckets import PaddingCollator
 from runtimes.batching.collate import Collator
+from runtimes.batching.forecast import Forecast
 from runtimes.batching.item import WorkItem
+from runtimes.batching.latency import LatencyTable
 from runtimes.batching.policy import weigh
 from runtimes.batching.pump import Pump
 from runtimes.batching.queue import Queue
 from runtimes.batching.split import Split
 from runtimes.batching.timeouts import Timeouts
 from runtimes.clock import Scheduler
-from runtimes.errors import DeadlineExceeded, QueueWaitExceeded, RuntimeFault, Unavailable
+from runtimes.errors import DeadlineExceeded, Overloaded, QueueWaitExceeded, RuntimeFault, TooLate, Unavailable
 from runtimes.instance import InstancePool
 from runtimes.observer import Observer
 from runtimes.spec import BatchLimits
@@ -56,14 +59,17 @@ class Batcher:
         "_now_ns",
         "_observer",
         "_on_drained",
+        "_padder",
         "_refusal",
         "_rows_max",
         "_scheduler",
         "_timeouts",
         "counts",
+        "forecast",
         "live",
         "pump",
         "queue",
+        "table",
     )
 
     def __init__(
@@ -75,15 +81,31 @@ class Batcher:
         merges: bool,
         scheduler: Scheduler,
         observer: Observer,
+        run_times: Mapping[int, int] | None = None,
     ) -> None:
         self.counts = Counts()
         self.live = 0
-        self.queue = Queue(items_max=limits.queue_items_max, rows_max=limits.batch_rows_max)
-        self.pump = Pump(queue=self.queue, pool=pool, limits=limits, scheduler=scheduler, home=self._come_home)
+        rows_max = limits.batch_rows_max
+        # A run that is not shared takes a whole batch's room, so its time stands for that of so many rows.
+        seed = run_times if merges or not run_times else {rows_max: run_times[1]}
+        padder = collator if isinstance(collator, PaddingCollator) else None
+        rows_max_of = padder.rows_max if padder is not None else None
+        self.table = LatencyTable(rows_max, seed, limits.slo_ns, rows_max_of)
+        self.queue = Queue(items_max=limits.queue_items_max, rows_max=rows_max, table=self.table)
+        self.pump = Pump(
+            queue=self.queue,
+            pool=pool,
+            limits=limits,
+            scheduler=scheduler,
+            home=self._come_home,
+            late=self._drop_early,
+        )
+        self.forecast = Forecast(self.queue, self.pump, pool.instances)
         self._timeouts = Timeouts(scheduler, self._due)
         self._collator = collator
+        self._padder = padder
         self._merges = merges
-        self._rows_max = limits.batch_rows_max
+        self._rows_max = rows_max
         self._scheduler = scheduler
         self._now_ns = scheduler.now_ns
         self._observer = observer
@@ -111,6 +133,14 @@ class Batcher:
             self._timeouts.add(when_ns, item)
         if not self.pump.is_due:
             self.pump.ask()
+
+    def check_room(self, left_ns: int, now_ns: int) -> None:
+        """Refuse before the item is known, by what is ahead of it. Errors: TooLate."""
+        try:
+            self.forecast.check_room(left_ns, now_ns)
+        except TooLate:
+            self.counts.refused += 1
+            raise
 
     def cancel(self, item: WorkItem) -> None:
         """The caller is gone: no reply, and no run if there was none yet. Nothing happens to an item that is done."""
@@ -143,32 +173,53 @@ class Batcher:
                 self._answer(item, None, Unavailable(reason))
         self._check_drained()
 
+    def oldest_ns(self) -> int:
+        """When the item came that has waited longest for an instance, in the queue or staged; 0 when none waits."""
+        waiting = [self.queue.oldest(), *(batch.oldest() for batch in self.pump.running)]
+        return min((_whole(item).enqueued_ns for item in waiting if item is not None), default=0)
+
     # Coming in.
 
     def _admit(self, item: WorkItem, now_ns: int) -> None:
         """Every refusal is made here, cheapest first; a refusal by prediction has its place before the queue's."""
         if self._refusal:
             raise Unavailable(self._refusal)
-        if 0 < item.deadline_ns <= now_ns:
-            raise DeadlineExceeded("the request's deadline had passed before it was submitted; allow more time")
-        item.weight = weigh(item.rows, self._rows_max, self._merges)
-        if self._merges and item.rows > self._rows_max:
-            item.split = Split(item, self._rows_max, self._collator)
-        self.queue.put(item)
+        rows = item.rows
+        rows_max = self._rows_max if self._padder is None else self._padder.rows_max(item.key)
+        # The usual item weighs what it has in rows, and brings that with it.
+        if not (self._merges and 0 < rows <= rows_max):
+            item.weight = weigh(rows, rows_max, self._merges)
+        if item.deadline_ns:
+            left_ns = item.deadline_ns - now_ns
+            if left_ns <= 0:
+                raise DeadlineExceeded("the request's deadline had passed before it was submitted; allow more time")
+            forecast = self.forecast
+            if (self.queue.work_ns + self.pump.work_ns) * forecast.pace + forecast.ceiling_ns > left_ns:
+                forecast.check(item.key, item.weight, left_ns, now_ns)
+        if rows > rows_max and self._merges:
+            item.split = Split(item, rows_max, self._collator)
+        try:
+            self.queue.put(item)
+        except Overloaded as fault:
+            fault.retry_after_s = self.forecast.drain_s(now_ns)
+            raise
 
     # Coming home.
 
     def _come_home(self, batch: Batch) -> None:
         for run in batch.runs:
-            self._tell_run(run)
+            self._tell_run(batch, run)
             if run.results is not None:
                 self._hand_back(run, run.results)
             elif len(run.items) == 1:
                 # A fault shared by several was bisected: their own runs are further on in the list.
                 self._fail(run.items[0], run.fault, run)
         self._sweep(batch)
+        if self.forecast.is_busy or self.queue.waiting or self.pump.running:
+            self.forecast.came_home(batch)
         batch.let_go()
-        self._check_drained()
+        if self._on_drained:
+            self._check_drained()
 
     def _hand_back(self, run: Run, results: list[dict[str, Array]]) -> None:
         finished_ns = run.finished_ns
@@ -214,10 +265,10 @@ class Batcher:
 
     def _sweep(self, batch: Batch) -> None:
         """End the items that no run ended: too late when the batch was taken, or the instance itself failed."""
-        now_ns = self._now_ns()
         for item in batch.items:
             if item.done:
                 continue
+            now_ns = self._now_ns()
             if batch.fault is None:
                 self._expire(_whole(item), now_ns)
             else:
@@ -246,6 +297,10 @@ class Batcher:
         self._expire(item, now_ns)
         self._check_drained()
 
+    def _drop_early(self, item: WorkItem, now_ns: int) -> None:
+        self._expire(item, now_ns)
+        self._check_drained()
+
     def _expire(self, item: WorkItem, now_ns: int) -> None:
         is_unstarted = self._withdraw(item)
         item.finished_ns = now_ns
@@ -254,7 +309,24 @@ class Batcher:
             self._tell(self._observer.expired)
         elif item.batch is not None:
             item.started_ns = item.batch.taken_ns
-        self._answer(item, None, _lateness(item, now_ns, is_unstarted))
+        self._answer(item, None, self._lateness(item, now_ns, is_unstarted))
+
+    def _lateness(self, item: WorkItem, now_ns: int, is_unstarted: bool) -> RuntimeFault:
+        after_ms = (now_ns - item.enqueued_ns) // 1_000_000
+        if 0 < item.deadline_ns <= now_ns:
+            where = "while it waited for an instance" if is_unstarted else "while an instance ran it"
+            return DeadlineExceeded(
+                f"the request's deadline passed {after_ms} ms after it was submitted, {where}; allow more time"
+            )
+        if 0 < item.start_by_ns <= now_ns:
+            return QueueWaitExceeded(
+                f"the request waited {after_ms} ms for an instance and may wait no longer; try again later"
+            )
+        return TooLate(
+            f"the request waited {after_ms} ms for an instance and its run would have ended after its deadline, "
+            f"so {'it' if is_unstarted else 'the rest of it'} was not run; try again later, or allow more time",
+            retry_after_s=self.forecast.drain_s(now_ns),
+        )
 
     def _withdraw(self, item: WorkItem) -> bool:
         """Take an item out of wherever it is, done; whether it was never started."""
@@ -279,12 +351,23 @@ class Batcher:
 
     # Telling others, who may raise.
 
-    def _tell_run(self, run: Run) -> None:
+    def _tell_run(self, batch: Batch, run: Run) -> None:
         rows = 0
         for item in run.items:
             rows += item.rows
+        run_ns = run.finished_ns - run.started_ns
+        # A run of no rows tells nothing; one that is not shared takes a whole batch's room.
+        if run.fault is None and rows:
+            high_ns = batch.cost.learn(rows if self._merges else self._rows_max, run_ns or 1)
+            forecast = self.forecast
+            if high_ns > forecast.ceiling_ns:
+                forecast.ceiling_ns = high_ns
+            if self.queue.waiting:
+                self.queue.reprice(batch.key)
         try:
-            self._observer.ran(rows, len(run.items), run.finished_ns - run.started_ns, run.fault is not None)
+            self._observer.ran(rows, len(run.items), run_ns, run.fault is not None)
+            if self._padder is not None and run.fault is None:
+                self._observer.padded(*self._padder.positions(run.items))
         except Exception:
             logger.exception("an observer raised")
 
@@ -316,15 +399,3 @@ def _is_started(item: WorkItem) -> bool:
     if item.split is not None:
         return item.split.is_started
     return item.batch is not None and item.batch.has_started(item)
-
-
-def _lateness(item: WorkItem, now_ns: int, is_unstarted: bool) -> RuntimeFault:
-    after_ms = (now_ns - item.enqueued_ns) // 1_000_000
-    if 0 < item.deadline_ns <= now_ns:
-        where = "while it waited for an instance" if is_unstarted else "while an instance ran it"
-        return DeadlineExceeded(
-            f"the request's deadline passed {after_ms} ms after it was submitted, {where}; allow more time"
-        )
-    return QueueWaitExceeded(
-        f"the request waited {after_ms} ms for an instance and may wait no longer; try again later"
-    )

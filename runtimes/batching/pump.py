@@ -3,6 +3,9 @@
 How: it runs once a tick of the loop, so that requests parsed in one tick share a batch. First the staged batches
 grow, then new ones are formed while the pool has room. An inline pool gets one batch a tick, so that the loop sees to
 its sockets in between. One timer is armed while the oldest item is held for a queue delay; nothing polls.
+Deadlines: a batch stays as small as its first item's deadline asks, where that costs little of the pace; else that
+item is dropped, so that those behind it still can be in time, and `late` is told at once. The last that waits is
+never dropped: so a forecast that is wrong is put right by a run.
 Threads: the loop's only.
 Units: *_ns monotonic nanoseconds.
 """
@@ -12,25 +15,35 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 from runtimes.batching.batch import Batch
+from runtimes.batching.item import WorkItem
 from runtimes.batching.policy import Choice, choose
-from runtimes.batching.queue import Queue
+from runtimes.batching.queue import Lane, Queue
 from runtimes.clock import Scheduler, Timer
 from runtimes.instance import InstancePool
 from runtimes.spec import BatchLimits
 
+# A smaller batch must keep so much of a larger one's pace, in rows a second.
+_PACE_KEPT = 0.75
+# A run may be expected to take so much of the time that is left; the rest is for the answer, and for surprises.
+_DEADLINE_SHARE = 0.9
+
 
 class Pump:
-    """`running` are the batches that the pool has, in the order it got them; `is_due`: a turn is asked for."""
+    """`running` are the batches that the pool has, in the order it got them; `is_due`: a turn is asked for.
+
+    `work_ns` is what they are expected to take, each from its beginning.
+    """
 
     __slots__ = (
         "_capacity",
         "_finished",
         "_growing",
         "_home",
+        "_instances",
+        "_late",
         "_now_ns",
         "_pool",
         "_queue",
-        "_rows_max",
         "_scheduler",
         "_turn",
         "_wake",
@@ -39,6 +52,7 @@ class Pump:
         "delay_ns",
         "is_due",
         "running",
+        "work_ns",
     )
 
     def __init__(
@@ -49,18 +63,21 @@ class Pump:
         limits: BatchLimits,
         scheduler: Scheduler,
         home: Callable[[Batch], None],
+        late: Callable[[WorkItem, int], None],
     ) -> None:
         self.delay_ns = limits.queue_delay_ns
         self.running: dict[Batch, None] = {}
         self.batches = 0
         self.is_due = False
+        self.work_ns = 0.0
         self._queue = queue
         self._pool = pool
         self._capacity = pool.capacity
-        self._rows_max = limits.batch_rows_max
+        self._instances = pool.instances
         self._scheduler = scheduler
         self._now_ns = scheduler.now_ns
         self._home = home
+        self._late = late
         # For each key the last batch that the pool got, which may still grow.
         self._growing: dict[Hashable, Batch] = {}
         self._wake: Timer | None = None
@@ -85,6 +102,19 @@ class Pump:
             self._wake.cancel()
             self._wake = None
 
+    def growing(self, key: Hashable) -> Batch | None:
+        """The batch that waits for an instance and takes more of this key."""
+        batch = self._growing.get(key)
+        return batch if batch is not None and not batch.is_taken else None
+
+    def ahead_ns(self, now_ns: int) -> float:
+        """What is left of the running batches, and the staged ones, together."""
+        left_ns = 0.0
+        for batch in self.running:
+            run_ns = batch.run_ns
+            left_ns += max(0.0, batch.taken_ns + run_ns - now_ns) if batch.is_taken else run_ns
+        return left_ns
+
     def _take_turn(self) -> None:
         self.is_due = False
         self._send(self._now_ns())
@@ -98,6 +128,9 @@ class Pump:
             oldest = queue.oldest()
             if oldest is None:
                 return
+            if not self.delay_ns:
+                self._start(oldest.key, now_ns)
+                continue
             choice = choose(oldest.enqueued_ns, queue.has_full, self.delay_ns, now_ns)
             if choice is Choice.WAIT:
                 self._wake_at(oldest.enqueued_ns + self.delay_ns)
@@ -105,21 +138,76 @@ class Pump:
             self._start(oldest.key if choice is Choice.OLDEST else queue.full_key(), now_ns)
 
     def _start(self, key: Hashable, now_ns: int) -> None:
-        batch = Batch(key, self._rows_max)
-        batch.fill(self._queue, now_ns)
+        queue = self._queue
+        lane = queue.lanes[key]
+        cost = lane.cost
+        batch = Batch(key, cost.rows_cap, cost)
+        batch.starts_ns = now_ns + int(self.ahead_ns(now_ns) / self._instances) if self.running else now_ns
+        rows_max = ends_ns = 0
+        if lane.waiting > 1:
+            rows_max, ends_ns = self._fit(lane, batch.starts_ns)
+        batch.deadline_ns = lane.first().deadline_ns
+        batch.fill(queue, now_ns, rows_max, ends_ns)
+        if self._capacity > 1:
+            batch.run_ns = cost.run_ns(max(batch.used, 1))
+            self.work_ns += batch.run_ns
         self.batches += 1
         self.running[batch] = None
         self._growing[key] = batch
         self._pool.start(batch, self._finished)
+        if queue.late:
+            self._shed(now_ns)
 
     def _grow(self, now_ns: int) -> None:
         # Only the last batch of a key grows, so no item overtakes one of its own key.
         for key, batch in tuple(self._growing.items()):
-            if not batch.fill(self._queue, now_ns):
+            lane = self._queue.lanes.get(key)
+            rows_max, ends_ns = self._grown(batch, lane, now_ns) if lane is not None and lane.waiting else (0, 0)
+            if not batch.fill(self._queue, now_ns, rows_max, ends_ns):
                 del self._growing[key]
+                continue
+            self.work_ns -= batch.run_ns
+            batch.run_ns = batch.cost.run_ns(max(batch.used, 1))
+            self.work_ns += batch.run_ns
+        if self._queue.late:
+            self._shed(now_ns)
+
+    def _grown(self, batch: Batch, lane: Lane, now_ns: int) -> tuple[int, int]:
+        """How many rows a staged batch may have that grows by this lane (0: any), and when its run will end."""
+        cost, starts_ns = batch.cost, max(now_ns, batch.starts_ns)
+        run_ns = cost.run_ns(min(batch.used + lane.load, cost.rows_cap))
+        left_ns = _DEADLINE_SHARE * (batch.deadline_ns - starts_ns)
+        if run_ns > left_ns and batch.deadline_ns:
+            rows_max = max(batch.used, cost.rows_within(left_ns), 1)
+            return rows_max, starts_ns + int(cost.run_ns(rows_max))
+        return 0, starts_ns + int(run_ns)
+
+    def _fit(self, lane: Lane, starts_ns: int) -> tuple[int, int]:
+        """How many rows a new batch of this lane may have (0: any), and when its run will end."""
+        cost = lane.cost
+        while True:
+            rows = min(lane.load, cost.rows_cap)
+            run_ns = cost.run_ns(rows)
+            first = lane.first()
+            left_ns = _DEADLINE_SHARE * (first.deadline_ns - starts_ns)
+            if run_ns <= left_ns or not first.deadline_ns or lane.waiting == 1:
+                return 0, starts_ns + int(run_ns)
+            fitting = cost.rows_within(left_ns)
+            if fitting >= first.weight:
+                fitting_ns = cost.run_ns(fitting)
+                if fitting * run_ns >= _PACE_KEPT * rows * fitting_ns:
+                    return fitting, starts_ns + int(fitting_ns)
+            self._queue.drop(lane, first)
+
+    def _shed(self, now_ns: int) -> None:
+        late, self._queue.late = self._queue.late, []
+        for item in late:
+            self._late(item, now_ns)
 
     def _take_home(self, batch: Batch) -> None:
         del self.running[batch]
+        # Sums of fractions do not come back to nothing by themselves.
+        self.work_ns = self.work_ns - batch.run_ns if self.running else 0.0
         if self._growing.get(batch.key) is batch:
             del self._growing[batch.key]
         self._home(batch)

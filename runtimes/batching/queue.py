@@ -4,7 +4,8 @@ Why: the batcher asks for the oldest item of all and for the items of one key, b
 callers hang up at any moment; every verb here is amortised O(1) an item.
 How: an item stands in two lines, one for all and one (a lane) for its key. Leaving the queue only marks it (`taken`
 or `done`); the marked are skipped when they reach a front, and a line in which they are the majority is rebuilt.
-Units: items are requests, and the bound counts those that wait, never the marked; rows along the batch axis.
+Units: items are requests, and the bound counts those that wait, never the marked; rows along the batch axis; work_ns
+is what the waiting rows will take on one instance, at the pace of full batches.
 Errors: Overloaded when there is no seat left.
 """
 
@@ -14,35 +15,52 @@ from collections import deque
 from collections.abc import Hashable
 
 from runtimes.batching.item import WorkItem
+from runtimes.batching.latency import Cost, LatencyTable
 from runtimes.errors import Overloaded
 
 # A line may hold this many marked items beyond as many as wait, so that a short line is never rebuilt.
 _SLACK = 64
 
 
-class _Lane:
-    """The items of one key; `load` is the room that all of them need in batches."""
+class Lane:
+    """The items of one key; `load` is the room that all of them need in batches, `row_ns` what a row of it counts for
+    in the queue's work, and `cost` what is known of the key's runs."""
 
-    __slots__ = ("items", "load", "waiting")
+    __slots__ = ("cost", "items", "load", "row_ns", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, cost: Cost) -> None:
+        self.cost = cost
+        self.row_ns = 0.0
         self.items: deque[WorkItem] = deque()
         self.load = 0
         self.waiting = 0
 
+    def first(self) -> WorkItem:
+        """Who is next of those that wait; somebody does."""
+        items = self.items
+        while items[0].done:
+            items.popleft()
+        return items[0]
+
 
 class Queue:
-    """`waiting` items with `rows` not yet given to a batch. The owner marks an item `done` before `discard`."""
+    """`waiting` items with `rows` not yet given to a batch. The owner marks an item `done` before `discard`.
 
-    __slots__ = ("_full", "_items_max", "_lanes", "_line", "_rows_max", "rows", "waiting")
+    `lanes` has a lane for each key that waits, and some for keys that did. `late` are those that are too late for
+    their run; they have left the queue, for the owner to answer.
+    """
 
-    def __init__(self, *, items_max: int, rows_max: int) -> None:
+    __slots__ = ("_full", "_items_max", "_line", "_table", "lanes", "late", "rows", "waiting", "work_ns")
+
+    def __init__(self, *, items_max: int, rows_max: int, table: LatencyTable | None = None) -> None:
         self.waiting = 0
         self.rows = 0
+        self.work_ns = 0.0
+        self.late: list[WorkItem] = []
         self._items_max = items_max
-        self._rows_max = rows_max
+        self._table = table if table is not None else LatencyTable(rows_max)
         self._line: deque[WorkItem] = deque()
-        self._lanes: dict[Hashable, _Lane] = {}
+        self.lanes: dict[Hashable, Lane] = {}
         self._full: dict[Hashable, None] = {}
 
     def put(self, item: WorkItem) -> None:
@@ -52,13 +70,17 @@ class Queue:
                 f"{self._items_max} may; try again later"
             )
         key = item.key
-        lane = self._lanes.get(key)
+        lane = self.lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane()
+            lane = self.lanes[key] = Lane(self._table.cost(key))
+        if not lane.waiting:
+            lane.row_ns = lane.cost.row_ns
         lane.items.append(item)
         lane.waiting += 1
-        lane.load += item.rows if item.split is not None else item.weight
-        if lane.load >= self._rows_max:
+        load = item.rows if item.split is not None else item.weight
+        lane.load += load
+        self.work_ns += load * lane.row_ns
+        if lane.load >= lane.cost.rows_cap:
             self._full[key] = None
         self._line.append(item)
         self.waiting += 1
@@ -66,12 +88,8 @@ class Queue:
 
     def discard(self, item: WorkItem) -> None:
         """A waiting item leaves without an instance; its seat is free at once."""
-        lane = self._lanes[item.key]
-        split = item.split
-        lane.load -= item.weight if split is None else split.left
-        lane.waiting -= 1
-        self.waiting -= 1
-        self.rows -= item.rows if split is None else split.left
+        lane = self.lanes[item.key]
+        self._leave(lane, item)
         self._tidy(item.key, lane)
 
     def oldest(self) -> WorkItem | None:
@@ -91,21 +109,41 @@ class Queue:
     def has_full(self) -> bool:
         return bool(self._full)
 
-    def take(self, key: Hashable, room: int) -> list[WorkItem]:
+    def cost_and_load(self, key: Hashable) -> tuple[Cost, int]:
+        """What is known of a key's runs, and the room that its waiting items need."""
+        lane = self.lanes.get(key)
+        return (lane.cost, lane.load) if lane is not None else (self._table.cost(key), 0)
+
+    def reprice(self, key: Hashable) -> None:
+        """The key's cost has changed."""
+        lane = self.lanes.get(key)
+        if lane is not None:
+            row_ns = lane.cost.row_ns
+            self.work_ns += lane.load * (row_ns - lane.row_ns)
+            lane.row_ns = row_ns
+
+    def take(self, key: Hashable, room: int, ends_ns: int = 0, is_first: bool = False) -> list[WorkItem]:
         """The next items of a key that fit in `room`, in order of arrival; none overtakes one that does not fit.
 
-        A split request gives its next part and keeps its place until it has given the last.
+        A split request gives its next part and keeps its place until it has given the last. Items with a deadline up
+        to `ends_ns`, when the run is expected to end, are `drop`ped instead. A batch that is empty (`is_first`) gets
+        one item whatever it needs and whenever it is due.
         """
-        lane = self._lanes.get(key)
+        lane = self.lanes.get(key)
         taken: list[WorkItem] = []
         if lane is None:
             return taken
         items = lane.items
+        before = lane.load
         while items:
             item = items[0]
             if not item.done:
+                deadline_ns = item.deadline_ns
+                if deadline_ns <= ends_ns and deadline_ns and (taken or not is_first):
+                    before -= self.drop(lane, item)
+                    continue
                 weight = item.weight
-                if weight > room:
+                if weight > room and (taken or not is_first):
                     break
                 room -= weight
                 lane.load -= weight
@@ -121,21 +159,45 @@ class Queue:
                 lane.waiting -= 1
                 self.waiting -= 1
             items.popleft()
+        self.work_ns -= (before - lane.load) * lane.row_ns
         self._tidy(key, lane)
         return taken
+
+    def drop(self, lane: Lane, item: WorkItem) -> int:
+        """The first of a lane is too late for its run; the load it leaves with."""
+        load = self._leave(lane, item)
+        item.taken = True
+        lane.items.popleft()
+        self.late.append(item)
+        return load
 
     def items(self) -> list[WorkItem]:
         """Every waiting item, oldest first."""
         return [item for item in self._line if not (item.taken or item.done)]
 
-    def _tidy(self, key: Hashable, lane: _Lane) -> None:
-        if lane.load < self._rows_max:
+    def _leave(self, lane: Lane, item: WorkItem) -> int:
+        """Count out an item that no batch takes; the load it leaves with."""
+        split = item.split
+        load = item.weight if split is None else split.left
+        lane.load -= load
+        lane.waiting -= 1
+        self.waiting -= 1
+        self.rows -= item.rows if split is None else split.left
+        self.work_ns -= load * lane.row_ns
+        return load
+
+    def _tidy(self, key: Hashable, lane: Lane) -> None:
+        if lane.load < lane.cost.rows_cap:
             self._full.pop(key, None)
         if not lane.waiting:
-            del self._lanes[key]
+            lane.items.clear()
+            if len(self.lanes) > self.waiting + _SLACK:
+                self.lanes = {key: lane for key, lane in self.lanes.items() if lane.waiting}
         elif len(lane.items) > 2 * lane.waiting + _SLACK:
             lane.items = deque(item for item in lane.items if not item.done)
         if not self.waiting:
             self._line.clear()
+            # Sums of fractions do not come back to nothing by themselves.
+            self.work_ns = 0.0
         elif len(self._line) > 2 * self.waiting + _SLACK:
             self._line = deque(item for item in self._line if not (item.taken or item.done))

@@ -46,6 +46,13 @@ def check(model: Path) -> None:
         _check_entries(model.parent, entries)
 
 
+def files(model: Path) -> tuple[Path, ...]:
+    """The files beside the model that it reads its weights from, checked. Errors: LoadFailed, OSError, ValueError."""
+    check(model)
+    names = {value for entries in read(model) for key, value in entries if key == "location"}
+    return tuple(model.parent / name for name in sorted(names))
+
+
 def read(model: Path) -> list[Entries]:
     """The external data entries of each tensor that has any, in the file's order."""
     with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtimes.batching.item import WorkItem
-from runtimes.errors import DeadlineExceeded, ModelFailed, QueueWaitExceeded, RuntimeFault, Unavailable
+from runtimes.errors import DeadlineExceeded, ModelFailed, QueueWaitExceeded, RuntimeFault, TooLate, Unavailable
 from runtimes.simulated import Behaviour
 from runtimes.spec import BatchLimits
 from tests.support.virtual import MS, World
@@ -64,6 +64,8 @@ class Setting:
     run_us: int
     row_us: int
     batched: bool
+    # How wrong the measured times are that it begins with; 0 for none.
+    table_factor: float
 
 
 @dataclass
@@ -184,6 +186,8 @@ def check_the_end_is_right(story: Story, item: WorkItem) -> None:
         assert odd == POISON
     elif fault is DeadlineExceeded:
         assert item.deadline_ns
+    elif fault is TooLate:
+        assert item.finished_ns < item.deadline_ns
     elif fault is QueueWaitExceeded:
         assert item.start_by_ns
     else:
@@ -268,6 +272,7 @@ inline_settings = st.builds(
     run_us=st.sampled_from([0, 300, 2000]),
     row_us=st.sampled_from([0, 100]),
     batched=st.sampled_from([True, True, False]),
+    table_factor=st.sampled_from([0, 0.001, 1, 1000]),
 )
 instance_settings = st.builds(
     Setting,
@@ -279,7 +284,14 @@ instance_settings = st.builds(
     run_us=st.sampled_from([0, 300, 2000]),
     row_us=st.sampled_from([0, 100]),
     batched=st.sampled_from([True, True, False]),
+    table_factor=st.sampled_from([0, 0.001, 1, 1000]),
 )
+
+
+def measured(setting: Setting) -> dict[int, int] | None:
+    if not setting.table_factor:
+        return None
+    return {rows: round(setting.table_factor * 1000 * (setting.run_us + rows * setting.row_us)) for rows in (1, 2, 4)}
 
 
 def play(setting: Setting, events: list[Send | Cancel | Wait]) -> Story:
@@ -293,6 +305,7 @@ def play(setting: Setting, events: list[Send | Cancel | Wait]) -> Story:
             queue_items_max=setting.items_max,
         ),
         batched=setting.batched,
+        run_times=measured(setting),
     )
     story = Story(world, setting)
     for event in events:

@@ -23,6 +23,7 @@ from gateway.dataplane.admit import Gate
 from gateway.dataplane.app import ScoringApp
 from gateway.dataplane.authenticate import Authenticator
 from gateway.dataplane.documents import documents
+from gateway.dataplane.lane import ScoringLane
 from gateway.dataplane.live import (
     LiveDeployment,
     LiveEndpoint,
@@ -48,7 +49,8 @@ from tests.support.wire import port_of, serving
 KEY = "the-primary-key-of-the-endpoint"
 OTHER_KEY = "the-secondary-key-of-the-endpoint"
 BEARER = f"Bearer {KEY}"
-WAYS = ("asgi", "wire")
+WIRED = ("wire", "lane")
+WAYS = ("asgi", *WIRED)
 POISON = -1.0
 
 
@@ -186,12 +188,13 @@ class Door:
         self.deployments = {
             name: self._deployment(name, part, row) for row, (name, part) in enumerate(setting.parts.items())
         }
-        cell = SnapshotCell()
+        cell = self.cell = SnapshotCell()
         self.endpoint = self._endpoint()
         targets = scoring_paths(self.endpoint)
         cell.publish(LiveSnapshot(revision=1, endpoints={"digits": self.endpoint}, targets=targets))
         pages = documents(cell, self.scoring, self.record, self._gather, "1.2.3")
         self.app = ScoringApp(cell, self.scoring, pages, setting.domain)
+        self.lane = ScoringLane(cell, self.scoring)
 
     def _deployment(self, name: str, part: Part, row: int) -> LiveDeployment:
         record = self.record.deployment("digits", name)
@@ -279,13 +282,14 @@ class Door:
 
 @contextlib.asynccontextmanager
 async def open_door(way: str, **setting: Any) -> AsyncIterator[tuple[Door, httpx.AsyncClient]]:
-    """A door and a client with the primary key; `way` is "asgi" (in-process) or "wire" (over loopback)."""
+    """A door and a client with the primary key; `way` is "asgi" (in-process), "wire" or "lane" (over loopback)."""
     door = Door(Setting(**setting))
     headers = {"authorization": BEARER}
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(door.close)
-        if way == "wire":
-            door.server = await stack.enter_async_context(serving(door.app, door.setting.http))
+        if way in WIRED:
+            lane = door.lane if way == "lane" else None
+            door.server = await stack.enter_async_context(serving(door.app, door.setting.http, lane))
             base = f"http://127.0.0.1:{port_of(door.server)}"
             client = httpx.AsyncClient(base_url=base, headers=headers, timeout=5)
         else:

@@ -269,3 +269,23 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def _collect(stream: Any, lines: list[str]) -> None:
     lines.extend(iter(stream.readline, ""))
+
+
+def replace_scorers(gateway: GatewayProcess) -> None:
+    """Kill every scorer and wait until others serve in their places."""
+
+    def status() -> dict[str, Any]:
+        # Over the control socket: it needs no certificate.
+        found: dict[str, Any] = json.loads(gateway.run("status").stdout)
+        return found
+
+    before = status()["pids"]["scorers"]
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+
+    def replaced() -> bool:
+        now = status()
+        is_new = set(now["pids"]["scorers"]).isdisjoint(before)
+        return is_new and now["scorers"]["serving"] == now["scorers"]["wanted"]
+
+    eventually(replaced, "other scorers serve")

@@ -8,7 +8,7 @@ began; what that asks for runs in the next.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from heapq import heappop, heappush
 
@@ -204,11 +204,15 @@ class RecordingObserver:
 
     def __init__(self) -> None:
         self.runs: list[tuple[int, int, int, bool]] = []
+        self.positions: list[tuple[int, int]] = []
         self.expired_items = 0
         self.cancelled_items = 0
 
     def ran(self, rows: int, items: int, run_ns: int, failed: bool) -> None:
         self.runs.append((rows, items, run_ns, failed))
+
+    def padded(self, positions: int, padding: int) -> None:
+        self.positions.append((positions, padding))
 
     def expired(self, items: int) -> None:
         self.expired_items += items
@@ -234,6 +238,7 @@ class World:
         observer: Observer | None = None,
         seed: int = 0,
         wake_ns: int = 0,
+        run_times: Mapping[int, int] | None = None,
     ) -> None:
         self.scheduler = VirtualScheduler()
         self.observer = RecordingObserver()
@@ -257,6 +262,7 @@ class World:
             scheduler=self.scheduler,
             observer=observer or self.observer,
             pool=None if kind == "inline" else self.pool,
+            run_times=run_times,
         )
         self.replies: list[tuple[int, WorkItem]] = []
 

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import uvloop
 
-from gateway.listener import App, HttpLimits, HttpServer, bind
+from gateway.listener import App, HttpLimits, HttpServer, Lane, bind
 
 # No exchange of a test may take longer: what does is a hang. The real timeouts, from 10 s on, are all longer.
 PATIENCE_S = 5.0
@@ -34,9 +34,9 @@ def run(main: Coroutine[Any, Any, None], loop: str = "uvloop") -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App, limits: HttpLimits | None = None) -> AsyncIterator[HttpServer]:
+async def serving(app: App, limits: HttpLimits | None = None, lane: Lane | None = None) -> AsyncIterator[HttpServer]:
     """A listening server; `port_of` says where."""
-    server = HttpServer(app, limits or HttpLimits(), None)
+    server = HttpServer(app, limits or HttpLimits(), None, lane)
     listening = bind("127.0.0.1", 0)[0]
     await server.start(listening)
     try:

@@ -75,9 +75,9 @@ def test_a_corrupt_file_is_named_with_a_cause(tmp_path: Path, junk: bytes) -> No
 
 def test_each_instance_has_a_session_of_its_own(tmp_path: Path) -> None:
     path = models.write(tmp_path, models.linear())
-    model = open_model(RuntimeSpec(path=str(path), sha256="", instance_count=3))
+    model = open_model(RuntimeSpec(path=str(path), sha256="", instance_count=3, dispatch="thread"))
     assert len({id(session) for session in model.sessions}) == 3
-    assert model.learned.dispatch == "inline"
+    assert model.learned.instances == 3
     assert model.learned.sample_shapes == {"x": (1, 4)}
     assert model.learned.run_ns > 0
 
@@ -152,6 +152,10 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runt
 Serve = Callable[..., RuntimeSpec]
 
 
+def limited(rows: int, **fields: Any) -> BatchingSpec:
+    return BatchingSpec(limits=BatchLimits(batch_rows_max=rows, **fields))
+
+
 @pytest.mark.parametrize(
     ("row_ns", "wide", "fields", "dispatch"),
     [
@@ -174,25 +178,68 @@ def test_only_what_is_fast_for_every_request_runs_inline(
     assert model.learned.run_ns == row_ns
 
 
-def test_the_warm_up_runs_one_row_and_a_batch_and_a_device_the_largest(serve: Serve) -> None:
+def test_a_fast_model_is_measured_with_all_sizes_up_to_the_limit(serve: Serve) -> None:
     clock = Clock()
-    on_cpu, on_device = Fake(clock), Fake(clock)
-    limits = BatchLimits(batch_rows_max=48)
-    open_model(serve(on_cpu, batching=BatchingSpec(limits=limits)), now=clock)
-    open_model(serve(on_device, batching=BatchingSpec(limits=limits), provider="cuda"), now=clock)
-    assert max(on_cpu.rows) == 16
-    assert max(on_device.rows) == 48
+    learned = open_model(serve(Fake(clock), batching=limited(48)), now=clock).learned
+    assert learned.run_times == {rows: rows * 10_000 for rows in (1, 2, 4, 8, 16, 32, 48)}
 
 
-def test_a_slow_model_is_warmed_with_few_runs(serve: Serve) -> None:
+def test_an_inline_model_has_one_session_however_many_are_asked_for(serve: Serve) -> None:
     clock = Clock()
-    fast, slow = Fake(clock), Fake(clock, row_ns=30_000_000)
-    learned = open_model(serve(fast), now=clock).learned
-    fast.rows.clear()
-    open_model(serve(fast), learned, now=clock)
-    open_model(serve(slow), learned, now=clock)
-    assert fast.rows == [1] * 6 + [16] * 6
-    assert slow.rows == [1, 1, 16, 16]
+    model = open_model(serve(Fake(clock), instance_count=3), now=clock)
+    assert (len(model.sessions), model.learned.dispatch, model.learned.instances) == (1, "inline", 1)
+
+
+def test_a_slow_model_is_measured_with_a_few_runs(serve: Serve) -> None:
+    clock = Clock()
+    slow = Fake(clock, row_ns=60_000_000)
+    learned = open_model(serve(slow), now=clock).learned
+    assert slow.rows[-3:] == [1, 1, 2]
+    assert set(learned.run_times) == {1, 2}
+    # Two rows take twice as long as one: there is nothing to win by batches.
+    assert learned.rows_max == 1
+
+
+def test_measuring_keeps_to_its_budget(serve: Serve) -> None:
+    clock = Clock()
+    middling = Fake(clock, row_ns=2_000_000)
+    learned = open_model(serve(middling), now=clock).learned
+    begun = clock.ns
+    open_model(serve(middling), learned, now=clock)
+    warming_ns = clock.ns - begun
+    assert max(learned.run_times) < 64
+    assert sum(rows * 2_000_000 for rows in middling.rows) <= 2_000_000_000
+    assert warming_ns == 2 * 2_000_000 + 2 * learned.rows_max * 2_000_000
+
+
+def test_a_device_sees_the_largest_size_whatever_it_takes(serve: Serve) -> None:
+    clock = Clock()
+    on_device = Fake(clock, row_ns=50_000_000)
+    learned = open_model(serve(on_device, batching=limited(48), provider="cuda"), now=clock).learned
+    assert set(learned.run_times) >= {1, 48}
+    assert 32 not in learned.run_times
+
+
+def test_every_further_session_is_warmed(serve: Serve) -> None:
+    clock = Clock()
+    first, second = Fake(clock), Fake(clock)
+    open_model(serve(first, second, instance_count=2, dispatch="thread"), now=clock)
+    assert second.rows == [1, 1, 16, 16]
+
+
+def test_where_a_core_would_be_idle_a_second_instance_is_opened(serve: Serve) -> None:
+    clock = Clock()
+    slow = {"dispatch": "thread"}
+    assert len(open_model(serve(Fake(clock), Fake(clock), **slow), cores=3, now=clock).sessions) == 2
+    assert len(open_model(serve(Fake(clock), Fake(clock), **slow), cores=2, now=clock).sessions) == 1
+    assert len(open_model(serve(Fake(clock), Fake(clock), **slow, instances=1), cores=8, now=clock).sessions) == 1
+
+
+def test_a_larger_size_that_fails_bounds_the_batches_where_nobody_set_a_limit(serve: Serve) -> None:
+    clock = Clock()
+    learned = open_model(serve(Fake(clock, fails_above=8)), now=clock).learned
+    assert learned.rows_max == 8
+    assert learned.reasons["rows_max"].endswith("a run of 16 rows failed")
 
 
 def test_what_another_process_learned_is_not_measured_again(serve: Serve) -> None:
@@ -213,17 +260,25 @@ def test_threads_are_given_learned_or_one(serve: Serve) -> None:
 
 def test_a_batch_that_fails_in_the_warm_up_fails_the_load_and_closes_all(serve: Serve) -> None:
     clock = Clock()
-    sessions = [Fake(clock, fails_above=8), Fake(clock)]
+    sessions = [Fake(clock), Fake(clock, fails_above=8)]
     with pytest.raises(LoadFailed, match="warming the model up with 16 rows failed: out of memory"):
-        open_model(serve(*sessions, instance_count=2), now=clock)
+        open_model(serve(*sessions, instance_count=2, dispatch="thread"), now=clock)
     assert [session.closed for session in sessions] == [1, 1]
+
+
+def test_a_size_that_was_asked_for_and_fails_fails_the_load(serve: Serve) -> None:
+    clock = Clock()
+    only = Fake(clock, fails_above=8)
+    with pytest.raises(LoadFailed, match="warming the model up with 16 rows failed: out of memory"):
+        open_model(serve(only, batching=limited(48, rows_learned=False)), now=clock)
+    assert only.closed == 1
 
 
 def test_a_session_that_cannot_be_opened_closes_those_that_were(serve: Serve) -> None:
     clock = Clock()
     only = Fake(clock)
     with pytest.raises(LoadFailed, match="no more sessions"):
-        open_model(serve(only, instance_count=2), now=clock)
+        open_model(serve(only, instance_count=2, dispatch="thread"), now=clock)
     assert only.closed == 1
 
 

@@ -498,6 +498,9 @@ class RaisingObserver:
     def ran(self, rows: int, items: int, run_ns: int, failed: bool) -> None:
         raise RuntimeError("no metrics today")
 
+    def padded(self, positions: int, padding: int) -> None:
+        raise RuntimeError("no metrics today")
+
     def expired(self, items: int) -> None:
         raise RuntimeError("no metrics today")
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from runtimes.batching.collate import Collator
 from runtimes.batching.item import WorkItem
+from runtimes.batching.latency import LatencyTable
 from runtimes.batching.policy import weigh
 from runtimes.batching.queue import Queue
 from runtimes.batching.split import Split
@@ -18,13 +19,13 @@ from runtimes.simulated import simulated_signature
 ROWS_MAX = 4
 
 
-def item(rows: int = 1, key: str = "a") -> WorkItem:
+def item(rows: int = 1, key: str = "a", deadline_ns: int = 0) -> WorkItem:
     made = WorkItem(
         inputs={"x": np.zeros((rows, 1), dtype=np.float32)},
         rows=rows,
         key=key,
         outputs=None,
-        deadline_ns=0,
+        deadline_ns=deadline_ns,
         reply=lambda _: None,
     )
     made.weight = weigh(rows, ROWS_MAX, True)
@@ -131,17 +132,64 @@ def test_those_who_left_are_let_go_even_behind_one_who_waits() -> None:
         queue.put(gone)
         hang_up(queue, gone)
     assert len(queue._line) < 200
-    assert len(queue._lanes["b"].items) < 200
+    assert len(queue.lanes["b"].items) < 200
     assert queue.items() == [first, behind]
     assert queue.take("b", ROWS_MAX) == [behind]
 
 
-def test_keys_that_nobody_waits_for_are_forgotten() -> None:
-    queue = queue_of()
-    for number in range(100):
+def test_keys_that_nobody_waits_for_are_forgotten_but_for_a_few() -> None:
+    waiting = item(1, "one")
+    queue = queue_of(waiting)
+    for number in range(1000):
         queue.put(item(1, f"key {number}"))
         queue.take(f"key {number}", ROWS_MAX)
-    assert not queue._lanes
+    assert len(queue.lanes) < 100
+    assert queue.take("one", ROWS_MAX) == [waiting]
+
+
+def test_the_work_that_waits_is_what_its_rows_cost_in_full_batches() -> None:
+    table = LatencyTable(ROWS_MAX, {ROWS_MAX: 1000.0 * ROWS_MAX})
+    queue = Queue(items_max=100, rows_max=ROWS_MAX, table=table)
+    a, b, c = item(2, "a"), item(1, "a"), item(3, "b")
+    for one in (a, b, c):
+        queue.put(one)
+    work = [queue.work_ns]
+    queue.take("a", 2)
+    work.append(queue.work_ns)
+    hang_up(queue, c)
+    work.append(queue.work_ns)
+    queue.take("a", ROWS_MAX)
+    work.append(queue.work_ns)
+    assert work == [6000.0, 4000.0, 1000.0, 0.0]
+
+
+def test_the_work_follows_what_a_key_now_costs() -> None:
+    table = LatencyTable(ROWS_MAX, {ROWS_MAX: 1000.0 * ROWS_MAX})
+    queue = Queue(items_max=100, rows_max=ROWS_MAX, table=table)
+    queue.put(item(2, "a"))
+    for _ in range(50):
+        table.learn("a", ROWS_MAX, 3000 * ROWS_MAX)
+    queue.reprice("a")
+    queue.reprice("a key that nobody waits for")
+    assert queue.work_ns == pytest.approx(6000, rel=0.01)
+    assert queue.cost_and_load("a")[1] == 2
+    assert queue.cost_and_load("b")[1] == 0
+
+
+def test_who_would_be_late_leaves_but_never_the_first_of_a_batch() -> None:
+    late, later, prompt = item(1, deadline_ns=10), item(1, deadline_ns=20), item(1, deadline_ns=30)
+    queue = queue_of(late, later, prompt)
+    assert queue.take("a", ROWS_MAX, 25, True) == [late, prompt]
+    assert queue.late == [later]
+    assert (queue.waiting, queue.rows, later.taken) == (0, 0, True)
+
+
+def test_a_batch_that_is_empty_takes_one_item_whatever_its_size() -> None:
+    large, small = item(3), item(1)
+    queue = queue_of(large, small)
+    assert queue.take("a", 2) == []
+    assert queue.take("a", 2, 0, True) == [large]
+    assert queue.take("a", 2) == [small]
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

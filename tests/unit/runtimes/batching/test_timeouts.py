@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from runtimes.batching.item import WorkItem
 from runtimes.batching.timeouts import Timeouts
 from tests.support.virtual import START_NS, VirtualScheduler
@@ -54,14 +58,32 @@ def test_when_all_are_done_the_timer_is_not_armed_again() -> None:
     assert due.scheduler.armed == 0
 
 
-def test_done_items_are_let_go_long_before_their_deadline() -> None:
+@pytest.mark.parametrize("after_ns", [[10**12], [10**12, 10**11]], ids=["in order", "out of order"])
+def test_done_items_are_let_go_long_before_their_deadline(after_ns: list[int]) -> None:
     due = Due()
     stays = due.add(10**9)
-    for _ in range(10_000):
-        due.add(10**12).done = True
-    assert len(due.timeouts) < 200
+    for _ in range(5_000):
+        for one_ns in after_ns:
+            due.add(one_ns).done = True
+    assert len(due.timeouts) < 600
     due.scheduler.run_out()
     assert [item for _, item in due.items] == [stays]
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), max_size=60))
+def test_whoever_is_not_done_is_due_once_and_in_time(items: list[tuple[int, bool]]) -> None:
+    due = Due()
+    live = []
+    for after_ns, is_done in items:
+        item = due.add(after_ns)
+        item.done = is_done
+        if not is_done:
+            live.append((after_ns, item))
+    due.scheduler.run_out()
+    assert sorted(due.items, key=lambda entry: entry[0]) == due.items
+    assert {id(item): when for when, item in due.items} == {id(item): when for when, item in live}
+    assert len(due.items) == len(live)
+    assert len(due.timeouts) == 0
 
 
 def test_a_timer_that_fires_early_counts_as_on_time() -> None:
