@@ -20,6 +20,7 @@ import msgspec
 from gateway.listener import HttpLimits
 from gateway.snapshot import LearnedByName, SnapshotSpec
 from gateway.telemetry.totals import ScorerTotals
+from gateway.tls import Pair, Profile
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +28,12 @@ FRAME_BYTES_MAX = 64 * 1024 * 1024
 
 
 class ScorerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What of the process's settings a scorer needs. An empty `tls_cert` means plain http."""
+    """What of the process's settings a scorer needs. No `tls` means plain http."""
 
     scorers: int
     http: HttpLimits
-    tls_cert: str
-    tls_key: str
-    tls_profile: Literal["intermediate", "modern"]
+    tls: Pair | None
+    tls_profile: Profile
     domain: str
     gzip: bool
     timeout_status: int
@@ -99,7 +99,15 @@ class Gather(msgspec.Struct, frozen=True, tag=True):
 
 
 class ReloadTls(msgspec.Struct, frozen=True, tag=True):
-    """Load the certificate files again; open connections go on."""
+    """Give new handshakes this certificate; open connections go on."""
+
+    pair: Pair
+
+
+class Cover(msgspec.Struct, frozen=True, tag=True):
+    """Accept connections for these scorers as well, and for no others any more: they cannot do so themselves now."""
+
+    scorers: tuple[int, ...]
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
@@ -120,7 +128,19 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 Message = (
-    Start | Prepare | Prepared | Commit | Abort | Collect | Collected | Gather | ReloadTls | Drain | Done | Failed
+    Start
+    | Prepare
+    | Prepared
+    | Commit
+    | Abort
+    | Collect
+    | Collected
+    | Gather
+    | ReloadTls
+    | Cover
+    | Drain
+    | Done
+    | Failed
 )
 
 

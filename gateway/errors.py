@@ -82,6 +82,8 @@ def problem_of(fault: runtimes.RuntimeFault) -> Problem:
             return Problem(Code.DEADLINE_EXCEEDED, text, reason="deadline")
         case runtimes.QueueWaitExceeded():
             return Problem(Code.OVERLOADED, text, headers=(retry_after(1),), reason="queue_wait")
+        case runtimes.TooLate():
+            return Problem(Code.OVERLOADED, text, headers=(retry_after(fault.retry_after_s),), reason="deadline")
         case runtimes.Overloaded():
             headers = (retry_after(fault.retry_after_s),)
             return Problem(Code.OVERLOADED, text, headers=headers, reason="queue_full")

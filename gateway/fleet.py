@@ -1,7 +1,8 @@
 """The scorer processes: started, watched, replaced.
 
 Promise: a scorer that dies is replaced, with a growing pause when it dies again; the replacement loads what is
-served now, with what was learned, and takes over the same listening socket, so that waiting connections wait on.
+served now, with what was learned, and takes over the same listening socket. Until then, and while a scorer does not
+answer, the others accept from its socket as well, so that no new connection waits for one that is not there.
 Counters of a dead scorer are kept as they were last collected; its seats are cleared.
 Units: *_s seconds.
 Errors: ScorerDied when a scorer is lost during a change.
@@ -16,6 +17,8 @@ import socket
 import sys
 from collections.abc import Callable, Collection, Mapping
 
+import msgspec
+
 from gateway.channel import (
     Abort,
     Channel,
@@ -23,6 +26,7 @@ from gateway.channel import (
     Collect,
     Collected,
     Commit,
+    Cover,
     Drain,
     Message,
     Prepare,
@@ -34,7 +38,8 @@ from gateway.channel import (
 )
 from gateway.seats import SeatTable
 from gateway.snapshot import LearnedByName, SnapshotSpec
-from gateway.telemetry.totals import ScorerTotals, add, fold, restrict
+from gateway.telemetry.totals import ScorerTotals, add, fold, re_edge, restrict
+from gateway.tls import Pair
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +60,12 @@ class ScorerDied(Exception):
 class ScorerProcess:
     """One scorer, over the lives of the processes that play it."""
 
-    def __init__(self, index: int, listening: socket.socket, fleet: Fleet) -> None:
+    def __init__(self, index: int, fleet: Fleet) -> None:
         self.index = index
         self.is_serving = False
         self.answered_s = 0.0
-        self._listening = listening
+        # Whether it answered when it was asked last.
+        self.is_answering = False
         self._fleet = fleet
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
@@ -72,12 +78,13 @@ class ScorerProcess:
         """Start the process and tell it who it is."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            fds = (theirs.fileno(), self._listening.fileno(), self._fleet.seats_fd)
+            listening = [sock.fileno() for sock in self._fleet.sockets]
             self._process = await asyncio.create_subprocess_exec(
                 # -P: the folder that the gateway was started in is no place to import from.
                 *(sys.executable, "-P", "-m", "gateway.scorer"),
-                *("--channel-fd", str(fds[0]), "--listen-fd", str(fds[1]), "--seats-fd", str(fds[2])),
-                pass_fds=fds,
+                *("--channel-fd", str(theirs.fileno()), "--seats-fd", str(self._fleet.seats_fd)),
+                *("--listen-fds", *map(str, listening)),
+                pass_fds=(theirs.fileno(), self._fleet.seats_fd, *listening),
                 stdin=asyncio.subprocess.DEVNULL,
                 # stdout is the supervisor's alone; whatever a native library prints is a log.
                 stdout=STDERR_FD,
@@ -104,7 +111,7 @@ class ScorerProcess:
     async def commit(self, revision: int) -> None:
         try:
             await self.call(Commit(revision=revision))
-            self.is_serving = True
+            self.is_serving = self.is_answering = True
             self.answered_s = asyncio.get_running_loop().time()
         except ScorerDied as error:
             # Its replacement loads what is committed: the change stands.
@@ -121,15 +128,26 @@ class ScorerProcess:
         try:
             answer = await self.call(Collect(), COLLECT_TIMEOUT_S)
         except (ScorerDied, TimeoutError):
+            self.is_answering = False
             return None
         assert isinstance(answer, Collected)
+        self.is_answering = True
         self.answered_s = asyncio.get_running_loop().time()
         return answer.totals
+
+    async def cover(self, scorers: tuple[int, ...]) -> bool:
+        """Accept for these as well. Whether it was heard."""
+        try:
+            await self.call(Cover(scorers=scorers), COLLECT_TIMEOUT_S)
+        except (ScorerDied, RemoteFailed, TimeoutError):
+            log.warning("scorer %d could not be told to accept for %s", self.index, list(scorers))
+            return False
+        return True
 
     async def wait(self) -> int:
         assert self._process is not None
         status = await self._process.wait()
-        self.is_serving = False
+        self.is_serving = self.is_answering = False
         await self._reading
         return status
 
@@ -154,15 +172,17 @@ class ScorerProcess:
 class Ledger:
     """The account of all scorers: the last report of each that lives, and the sum of the dead.
 
-    A scorer that did not answer counts with its last report, so no counter goes back between two scrapes.
+    A scorer that did not answer counts with its last report, so no counter goes back between two scrapes. Reports
+    from before and after a change of an endpoint's SLO are added by the one that is served.
     """
 
     def __init__(self) -> None:
         self._live: dict[int, ScorerTotals] = {}
         self._dead = ScorerTotals()
+        self._slo_us: Mapping[str, int] = {}
 
     def collected(self, scorer: int, totals: ScorerTotals) -> None:
-        self._live[scorer] = totals
+        self._live[scorer] = re_edge(totals, self._slo_us, self._live.get(scorer, ScorerTotals()))
 
     def died(self, scorer: int) -> None:
         """Call once a scorer is gone, before its successor reports under the same number."""
@@ -170,10 +190,14 @@ class Ledger:
         if last is not None:
             self._dead = add(self._dead, fold(last))
 
-    def keep(self, served: Mapping[str, Collection[str]]) -> None:
-        """Forget every endpoint and deployment but these."""
-        self._dead = restrict(self._dead, served)
-        self._live = {scorer: restrict(totals, served) for scorer, totals in self._live.items()}
+    def keep(self, served: Mapping[str, Collection[str]], slo_us: Mapping[str, int]) -> None:
+        """Forget every endpoint and deployment but these, whose SLOs are these; 0 for no edge of its own."""
+        self._slo_us = slo_us
+        self._dead = self._kept(self._dead, served)
+        self._live = {scorer: self._kept(totals, served) for scorer, totals in self._live.items()}
+
+    def _kept(self, totals: ScorerTotals, served: Mapping[str, Collection[str]]) -> ScorerTotals:
+        return re_edge(restrict(totals, served), self._slo_us, ScorerTotals())
 
     def total(self) -> ScorerTotals:
         total = self._dead
@@ -195,16 +219,18 @@ class Fleet:
     ) -> None:
         self.settings = settings
         self.seats_fd = seats_fd
-        self.scorers = [ScorerProcess(index, sock, self) for index, sock in enumerate(sockets)]
+        self.sockets = sockets
+        self.scorers = [ScorerProcess(index, self) for index in range(len(sockets))]
         self.current: tuple[SnapshotSpec, LearnedByName] | None = None
         self._seats = seats
-        self._sockets = sockets
         self._on_restart = on_restart
         # Held by whoever changes what is served: a change, or the replacement of a dead scorer.
         self.changing = asyncio.Lock()
         self.ledger = Ledger()
         # What a replacement could not load again, with the reason, by "endpoint/deployment".
         self.degraded: dict[str, str] = {}
+        # Whose sockets the others were told to accept from.
+        self._covered: tuple[int, ...] = ()
         self._is_stopping = False
         self._watching: list[asyncio.Task[None]] = []
 
@@ -233,16 +259,18 @@ class Fleet:
         """What a scorer asks of the supervisor: the counters of all."""
         return Collected(totals=await self.collect())
 
-    async def reload_tls(self) -> None:
+    async def reload_tls(self, pair: Pair) -> None:
         """Errors: RemoteFailed with the reason; the old certificate is served on."""
+        message = ReloadTls(pair=pair)
         async with self.changing:
             answers = await asyncio.gather(
-                *(scorer.call(ReloadTls(), START_TIMEOUT_S) for scorer in self.scorers), return_exceptions=True
+                *(scorer.call(message, START_TIMEOUT_S) for scorer in self.scorers), return_exceptions=True
             )
-        for answer in answers:
-            # A scorer that is gone reads the files when it is replaced.
-            if isinstance(answer, BaseException) and not isinstance(answer, ScorerDied):
-                raise answer
+            for answer in answers:
+                # A scorer that is gone gets it when it is replaced.
+                if isinstance(answer, BaseException) and not isinstance(answer, ScorerDied):
+                    raise answer
+            self.settings = msgspec.structs.replace(self.settings, tls=pair)
 
     async def drain(self, grace_s: float, timeout_s: float) -> None:
         """Stop accepting after the grace, finish what runs, and end every process."""
@@ -271,7 +299,7 @@ class Fleet:
         scorer.close()
 
     def _close_sockets(self) -> None:
-        for sock in self._sockets:
+        for sock in self.sockets:
             sock.close()
 
     async def _keep_collecting(self) -> None:
@@ -280,6 +308,7 @@ class Fleet:
         while True:
             await asyncio.sleep(COLLECT_EVERY_S)
             await asyncio.gather(*(self._collect(scorer) for scorer in self.scorers if scorer.is_serving))
+            await self._cover()
             for scorer in self.scorers:
                 # While models are loaded a scorer may be silent for long: opening one holds Python's lock.
                 silent_s = loop.time() - scorer.answered_s
@@ -295,6 +324,7 @@ class Fleet:
             status = await scorer.wait()
             if self._is_stopping:
                 return
+            await self._cover()
             reason = f"signal {-status}" if status < 0 else f"exit status {status}"
             log.error("scorer %d (pid %d) ended with %s and is replaced", scorer.index, scorer.pid, reason)
             self._seats.clear_column(scorer.index)
@@ -303,6 +333,20 @@ class Fleet:
             pause_s = PAUSE_MIN_S if loop.time() - began_s > STEADY_AFTER_S else min(pause_s * 2, PAUSE_MAX_S)
             await asyncio.sleep(pause_s)
             await self._replace(scorer)
+            await self._cover()
+
+    async def _cover(self) -> None:
+        """Those that answer accept for those that do not. What they were told already is not said again."""
+        missing = tuple(scorer.index for scorer in self.scorers if not scorer.is_answering)
+        if missing == self._covered or self._is_stopping:
+            return
+        self._covered = missing
+        others = [scorer for scorer in self.scorers if scorer.is_answering]
+        if missing and others:
+            log.warning("scorers %s do not answer; the others accept their connections", list(missing))
+        if not all(await asyncio.gather(*(scorer.cover(missing) for scorer in others))):
+            # It is told again at the next look.
+            self._covered = ()
 
     async def _replace(self, scorer: ScorerProcess) -> None:
         try:

@@ -18,10 +18,10 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 import uvicorn
@@ -42,6 +42,9 @@ App = Callable[[Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitab
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # Begins the head of an answer; 100 Continue stands alone.
 _ANSWER_HEAD = (b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.1 5")
+# How many heads a connection remembers, and how long one may be: clients send the same ones over and over.
+_REMEMBERED_MAX = 8
+_REMEMBERED_BYTES_MAX = 2048
 # How long requests that are cut off may take to notice.
 CUT_OFF_S = 1.0
 
@@ -76,10 +79,75 @@ class Edge(ServerState):
         self.limits = limits
         self.ids = RequestIds()
         self.draining = False
+        self.date_line = b""
         self.refused: dict[str, int] = {}
 
     def count_refusal(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+class Exchange:
+    """A request that is answered by callbacks. It stands where the server keeps the cycle of an ASGI request, so that
+    pipelining, deadlines and shutdown treat both alike; a task, its events and a scope are what it does without.
+
+    The connection calls `begin` when the head is whole, `take` for each piece of the body, `wait` where the rest of
+    it is still to come, `end` after the last, and `lost` when the caller is gone before the answer. The answer goes
+    to `connection.answer`, once, at any time after the head.
+    """
+
+    __slots__ = (
+        *("body_bytes", "connection", "disconnected", "keep_alive", "more_body"),
+        *("response_complete", "response_started", "waiting_for_100_continue"),
+    )
+
+    def __init__(self, connection: GuardedProtocol) -> None:
+        self.connection = connection
+        self.body_bytes = 0
+        self.keep_alive = False
+        self.more_body = True
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+        self.waiting_for_100_continue = False
+
+    @property
+    def message_event(self) -> Exchange:
+        """What the server sets to wake the task of a cycle; here nobody sleeps."""
+        return self
+
+    def set(self) -> None:
+        """Nobody waits: `lost` says the same."""
+
+    def begin(self) -> bool:
+        """Decide about the request. False, with nothing done, where only the application can."""
+        raise NotImplementedError
+
+    def take(self, body: bytes) -> None:
+        raise NotImplementedError
+
+    def wait(self) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        raise NotImplementedError
+
+    def lost(self) -> None:
+        """The caller is gone; more than once does no harm."""
+        raise NotImplementedError
+
+
+class Lane(Protocol):
+    """Answers some requests without the application, in the same words."""
+
+    def exchange(
+        self, connection: GuardedProtocol, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]
+    ) -> Exchange | None:
+        """None for a request that is the application's."""
+        ...
+
+    def again(self, connection: GuardedProtocol, before: Exchange) -> Exchange | None:
+        """A request with the very head of one that is over; None where the head should be read anew."""
+        ...
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -90,6 +158,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """
 
     server_state: Edge
+    lane: Lane | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
@@ -97,6 +166,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self.limits = self.edge.limits
         self.now = self.loop.time
         self.outlet = Outlet(self)
+        # The newest request, where it is on the lane; and the one of the lane that is not answered yet. The newest
+        # may be the application's, and wait for that answer.
+        self.exchange: Exchange | None = None
+        self.owed: Exchange | None = None
+        # What the lane answered on this connection, by its head.
+        self.heads: dict[bytes, Exchange] = {}
         self.head_lines = 0
         self.head_bytes = 0
         # Received since the last sign of progress: what the parser may be holding.
@@ -124,6 +199,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.due_s = 0.0
+        # The connection and its exchanges name each other.
+        self.heads.clear()
+        if self.exchange is not None:
+            self.exchange = self.cycle = None  # type: ignore[assignment]
+        owed, self.owed = self.owed, None
+        if owed is not None:
+            owed.lost()
         if self.on_lost is not None:
             self.on_lost()
 
@@ -132,6 +214,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._discard(len(data))
             return
         limits = self.limits
+        is_fresh = self._is_fresh()
+        if is_fresh and self.heads and self._answer_again(data):
+            return
         self.partial_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -144,11 +229,18 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             if self.partial_bytes > limits.header_bytes_max + limits.uri_bytes_max:
                 self._break(_head_too_large(limits))
+            if self.in_body:
+                if self.exchange is not None:
+                    self.exchange.wait()
+            elif is_fresh:
+                self._remember(data)
 
     # Parser callbacks: a Problem raised here reaches data_received through the parser.
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
+        # The scope is made when it is known that the application is asked (`_begin_cycle`).
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self.in_head = True
         self.head_lines = 0
         self.head_bytes = 0
@@ -189,8 +281,98 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.in_head = False
         self.partial_bytes = 0
+        if self.is_parting:
+            return
         self._check_head()
+        if not self._enter_lane():
+            self._begin_cycle()
+
+    def _enter_lane(self) -> bool:
+        """Whether the request is answered without the application. One that waits behind another is not."""
+        cycle = self.cycle
+        if (
+            self.lane is None
+            or self.expect_100_continue
+            or (cycle is not None and not cycle.response_complete)
+            or self.transport.is_closing()
+        ):
+            return False
+        exchange = self.lane.exchange(self, self.parser.get_method(), self.url, self.headers)
+        if exchange is None:
+            return False
+        exchange.keep_alive = (
+            not self.edge.draining and self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        )
+        self._expect_body()
+        return self._begin(exchange)
+
+    def _begin(self, exchange: Exchange) -> bool:
+        before = self.exchange, self.cycle
+        self.exchange = self.owed = self.cycle = exchange  # type: ignore[assignment]
+        if exchange.begin():
+            return True
+        self.owed = None
+        self.exchange, self.cycle = before
+        return False
+
+    def _is_fresh(self) -> bool:
+        """Whether data begins a request: nothing of one has come, and none waits for its answer."""
+        if self.lane is None or self.partial_bytes or self.in_body or self.in_head:
+            return False
+        return self.cycle is None or self.cycle.response_complete
+
+    def _answer_again(self, data: bytes) -> bool:
+        """Take a whole request whose head is, byte for byte, one that the parser has accepted on this connection.
+
+        The same bytes would be parsed to the same head, so they are not parsed; the parser never sees the request and
+        stays where it is, before the next one.
+        """
+        end = data.find(b"\r\n\r\n") + 4
+        before = self.heads.get(data[:end])
+        if (
+            before is None
+            or before.body_bytes != len(data) - end
+            or self.edge.draining
+            or self.transport.is_closing()
+        ):
+            return False
+        assert self.lane is not None
+        exchange = self.lane.again(self, before)
+        if exchange is None:
+            return False
+        exchange.keep_alive = True
+        exchange.body_bytes = before.body_bytes
+        if not self._begin(exchange):
+            return False
+        self.due_s = 0.0
+        if not exchange.response_started:
+            exchange.take(data[end:])
+        if not exchange.response_started:
+            exchange.more_body = False
+            exchange.end()
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """Keep the head of a request that came whole, in one piece of data, and was not refused for it."""
+        exchange = self.exchange
+        if exchange is None or exchange.more_body or exchange.response_started or not exchange.keep_alive:
+            return
+        end = data.find(b"\r\n\r\n") + 4
+        is_whole = end + self.body_bytes == len(data) and self.head_lines == len(self.headers)
+        if is_whole and end <= _REMEMBERED_BYTES_MAX:
+            if len(self.heads) >= _REMEMBERED_MAX:
+                self.heads.clear()
+            exchange.body_bytes = self.body_bytes
+            self.heads[data[:end]] = exchange
+
+    def _begin_cycle(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        self.scope["gateway.connection"] = self  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
+        self.exchange = None
         cycle = self.cycle
         cycle.transport = self.outlet  # type: ignore[assignment]
         if self.edge.draining:
@@ -200,6 +382,9 @@ class GuardedProtocol(HttpToolsProtocol):
             # Refused before 100 Continue, the body may follow or not: then the connection cannot go on.
             self.keeps_alive = cycle.keep_alive
             cycle.keep_alive = False
+        self._expect_body()
+
+    def _expect_body(self) -> None:
         self.in_body = True
         self.body_bytes = 0
         self.body_began_s = self.now()
@@ -208,17 +393,29 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self.partial_bytes = 0
         self.body_bytes += len(body)
+        exchange = self.exchange
+        if exchange is not None and not exchange.response_started:
+            exchange.take(body)
+            return
         if self.expects_continue:
             self._body_follows()
         if self.cycle.response_complete and self.body_bytes > self.limits.discard_bytes_max:
             # The request was refused long ago, and its body still comes.
             self.transport.abort()
-        super().on_body(body)
+        if exchange is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is not None and not exchange.response_started:
+            self.in_body = exchange.more_body = False
+            self.due_s = 0.0
+            exchange.end()
+            return
         if self.expects_continue:
             self._body_follows()
-        super().on_message_complete()
+        if exchange is None:
+            super().on_message_complete()
         self.in_body = False
         self.partial_bytes = 0
         if self.cycle.response_complete:
@@ -233,9 +430,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.broken is not None and not self.pipeline:
             self._close_broken(self.broken)
             return
-        super().on_response_complete()
-        # The sweep closes idle connections; a timer per response would cost more than the response.
-        self._unset_keepalive_if_required()
+        # As the server does, but for its timer: the sweep closes idle connections.
+        self.edge.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         if self.in_head:
             self.due_s = self.now() + self.limits.header_timeout_s
         elif self.cycle.response_complete and not self.in_body:
@@ -249,6 +450,26 @@ class GuardedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self.unread_since_s = 0.0
+        if self.owed is not None and self.owed.response_started:
+            self._complete(self.owed)
+
+    def answer(self, exchange: Exchange, status: int, lines: bytes, body: bytes) -> None:
+        """Write the answer of an exchange, with one call of the kernel. `lines` are its headers as they are sent."""
+        if self.transport.is_closing():
+            return
+        exchange.response_started = True
+        last = b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join((STATUS_LINE[status], self.edge.date_line, lines, last, body)))
+        if not self.flow.write_paused:
+            self._complete(exchange)
+
+    def _complete(self, exchange: Exchange) -> None:
+        """The answer is with the kernel, so far that the next one may follow."""
+        self.owed = None
+        exchange.response_complete = True
+        if not exchange.keep_alive:
+            self.close_after_answer()
+        self.on_response_complete()
 
     def sweep(self, now_s: float) -> None:
         """Called every second or so: ends what is stalled."""
@@ -388,6 +609,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _fail_cycle(self, problem: Problem) -> None:
         cycle = self.cycle
+        if self.exchange is not None:
+            self.exchange.lost()
         cycle.disconnected = True
         cycle.waiting_for_100_continue = False
         cycle.message_event.set()
@@ -510,8 +733,11 @@ def _too_many_connections(bound: int) -> Problem:
 class HttpServer:
     """One listening socket with its connections."""
 
-    def __init__(self, app: App, limits: HttpLimits, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, app: App, limits: HttpLimits, context: ssl.SSLContext | None, lane: Lane | None = None
+    ) -> None:
         self.edge = Edge(limits)
+        self._lane = lane
         self._context = context
         self._config = uvicorn.Config(
             app,
@@ -526,6 +752,7 @@ class HttpServer:
         )
         self._config.load()
         self._server: asyncio.Server | None = None
+        self._covering: dict[int, asyncio.Server] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -533,23 +760,41 @@ class HttpServer:
         return len(self.edge.connections)
 
     async def start(self, sock: socket.socket) -> None:
+        """Accept connections from this socket, which is closed with the server."""
+        self._tick()
+        self._server = await self._accept(sock)
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def cover(self, sockets: Mapping[int, socket.socket]) -> None:
+        """Accept from these sockets as well, by their numbers, and from no others of this kind any more.
+
+        The sockets stay open: they belong to other processes too.
+        """
+        for number in self._covering.keys() - sockets.keys():
+            self._covering.pop(number).close()
+        for number in sockets.keys() - self._covering.keys():
+            self._covering[number] = await self._accept(sockets[number].dup())
+
+    async def _accept(self, sock: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         handshake = self.edge.limits.header_timeout_s if self._context else None
-        self._server = await loop.create_server(
-            lambda: GuardedProtocol(self._config, self.edge, {}, loop),
+        return await loop.create_server(
+            lambda: self._connection(loop),
             sock=sock,
             ssl=self._context,
             backlog=2048,
             ssl_handshake_timeout=handshake,
         )
-        self._tick()
-        self._sweeper = loop.create_task(self._sweep())
+
+    def _connection(self, loop: asyncio.AbstractEventLoop) -> GuardedProtocol:
+        connection = GuardedProtocol(self._config, self.edge, {}, loop)
+        connection.lane = self._lane
+        return connection
 
     async def drain(self, timeout_s: float) -> bool:
         """Stop accepting, let every request in flight finish; True when none had to be cut off."""
         self.edge.draining = True
-        if self._server is not None:
-            self._server.close()
+        self._stop_accepting()
         for connection in list(self.edge.connections):
             connection.shutdown()
         try:
@@ -566,14 +811,19 @@ class HttpServer:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
-        if self._server is not None:
-            self._server.close()
+        self._stop_accepting()
         for connection in list(self.edge.connections):
             connection.transport.abort()
         if self.edge.tasks:
             # Requests end by themselves when their connection is lost; the end of the loop would cancel them, and
             # the server take that for a failure of the application.
             await asyncio.wait(self.edge.tasks, timeout=CUT_OFF_S)
+
+    def _stop_accepting(self) -> None:
+        for server in (self._server, *self._covering.values()):
+            if server is not None:
+                server.close()
+        self._covering = {}
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -590,7 +840,9 @@ class HttpServer:
                     log.exception("a connection could not be checked for slowness")
 
     def _tick(self) -> None:
-        self.edge.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+        date = formatdate(time.time(), usegmt=True).encode()
+        self.edge.default_headers = [(b"date", date)]
+        self.edge.date_line = b"date: " + date + b"\r\n"
 
 
 class PortInUse(Exception):

@@ -56,7 +56,10 @@ class Oidc:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A name with an auth mode. Keys of `traffic` and `mirror_traffic` are lower-cased deployment names, percent."""
+    """A name with an auth mode. Keys of `traffic` and `mirror_traffic` are lower-cased deployment names, percent.
+
+    `slo_ms`: the time within which requests shall be answered, for the metrics; None for no promise.
+    """
 
     name: str
     auth_mode: AuthMode = AuthMode.KEY
@@ -68,6 +71,7 @@ class Endpoint:
     keys: KeySources = KeySources()
     oidc: Oidc | None = None
     token_lifetime_s: int = 3600
+    slo_ms: float | None = None
     kind: Kind = "managed"
     source: str = ""
 
@@ -92,6 +96,7 @@ class Deployment:
     device_ids: tuple[int, ...] = ()
     gpu_memory_bytes: int = 0
     threads: int = 0
+    instances: int = 0
     dispatch: Literal["auto", "inline", "thread"] = "auto"
     batching: BatchingSpec = field(default_factory=BatchingSpec)
     max_body_bytes: int | None = None

@@ -1,7 +1,8 @@
 """One scoring process: its listener, its snapshot, its runtimes. Started by the supervisor, never by hand.
 
-The process inherits three descriptors: the channel, its listening socket (which outlives it, so that connections
-wait for its replacement instead of being reset), and the shared table of seats.
+The process inherits descriptors: the channel, the listening sockets of all scorers and the shared table of seats.
+It accepts from its own socket, which outlives it, so that waiting connections are not reset, and from those of others
+for as long as they cannot.
 It ends when it has drained, or when the supervisor is gone.
 """
 
@@ -15,7 +16,6 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import uvloop
 
@@ -25,6 +25,7 @@ from gateway.channel import (
     Collect,
     Collected,
     Commit,
+    Cover,
     Done,
     Drain,
     Gather,
@@ -36,6 +37,7 @@ from gateway.channel import (
 )
 from gateway.dataplane.app import ScoringApp
 from gateway.dataplane.documents import documents
+from gateway.dataplane.lane import ScoringLane
 from gateway.dataplane.live import SnapshotCell
 from gateway.dataplane.prepare import Preparer
 from gateway.dataplane.score import Scoring, ScoringOptions
@@ -60,7 +62,7 @@ SWITCH_INTERVAL_S = 1e-4
 class Scorer:
     """Answers the supervisor's messages."""
 
-    def __init__(self, listening: socket.socket, seats_fd: int) -> None:
+    def __init__(self, listening: list[socket.socket], seats_fd: int) -> None:
         self._listening = listening
         self._seats_fd = seats_fd
         self._is_listening = False
@@ -87,15 +89,17 @@ class Scorer:
                 self._preparer.commit(message.revision)
                 if not self._is_listening:
                     self._is_listening = True
-                    await self._server.start(self._listening)
+                    await self._server.start(self._listening[self._index].dup())
                 _settle_memory()
             case Abort():
                 self._preparer.abort(message.revision)
             case Collect():
                 return Collected(totals=self._totals())
             case ReloadTls():
-                if self._context is not None and self._settings is not None:
-                    reload(self._context, Path(self._settings.tls_cert), Path(self._settings.tls_key))
+                if self._context is not None:
+                    reload(self._context, message.pair)
+            case Cover():
+                await self._server.cover({index: self._listening[index] for index in message.scorers})
             case Drain():
                 await self._drain(message)
             case _:
@@ -105,6 +109,7 @@ class Scorer:
     async def _start(self, start: Start) -> None:
         settings = start.settings
         self._settings = settings
+        self._index = start.index
         configure(settings.log_level, settings.log_format)
         loop = asyncio.get_running_loop()
         scheduler = LoopScheduler(loop)
@@ -118,8 +123,8 @@ class Scorer:
             scorers=settings.scorers,
             scheduler=scheduler,
         )
-        if settings.tls_cert:
-            self._context = make_context(Path(settings.tls_cert), Path(settings.tls_key), settings.tls_profile)
+        if settings.tls is not None:
+            self._context = make_context(settings.tls, settings.tls_profile)
         options = ScoringOptions(
             gzip=settings.gzip,
             timeout_status=settings.timeout_status,
@@ -128,13 +133,13 @@ class Scorer:
         scoring = Scoring(options, scheduler)
         pages = documents(cell, scoring, self._record, self._gather, settings.version)
         app = ScoringApp(cell, scoring, pages, settings.domain)
-        self._server = HttpServer(app, settings.http, self._context)
+        self._server = HttpServer(app, settings.http, self._context, ScoringLane(cell, scoring))
 
     def _totals(self) -> ScorerTotals:
         """The counters, with the gauges as they are now."""
         self._preparer.measure()
         self._record.connections_open = self._server.connections
-        self._record.connections_refused = self._server.edge.refused.get("connections", 0)
+        self._record.edge_refused(self._server.edge.refused)
         return self._record.snapshot()
 
     async def _gather(self) -> Collected:
@@ -158,8 +163,9 @@ def _settle_memory() -> None:
 
 
 async def _main(args: argparse.Namespace) -> None:
-    listening = socket.socket(fileno=args.listen_fd)
-    listening.setblocking(False)
+    listening = [socket.socket(fileno=fd) for fd in args.listen_fds]
+    for sock in listening:
+        sock.setblocking(False)
     channel = socket.socket(fileno=args.channel_fd)
     channel.setblocking(False)
     await Scorer(listening, args.seats_fd).run(channel)
@@ -168,7 +174,7 @@ async def _main(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="gateway.scorer")
     parser.add_argument("--channel-fd", type=int, required=True)
-    parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--listen-fds", type=int, nargs="+", required=True)
     parser.add_argument("--seats-fd", type=int, required=True)
     args = parser.parse_args()
     # A Ctrl-C in the terminal reaches the whole group; only the supervisor decides what it means.

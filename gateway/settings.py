@@ -22,6 +22,8 @@ from gateway.suggest import did_you_mean, nearest
 
 PREFIX = "GATEWAY_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+# The last is for `gateway bench`: the key of whatever it measures.
+_NOT_SETTINGS = (CONFIG_VARIABLE, f"{PREFIX}KEY")
 
 _MIB = 1024 * 1024
 # Kubernetes sets these in every pod beside a Service called "gateway" or "gateway-x"; they are no settings.
@@ -225,6 +227,11 @@ class Settings:
     drain_timeout_s: float = _setting(
         30.0, _seconds(0, 86_400), "After drain_grace_s: how long running requests may take to end, in seconds."
     )
+    copy_models: bool = _setting(
+        True,
+        FLAG,
+        "Whether models are copied into the state folder, so that one that is overwritten harms nothing that serves.",
+    )
     gzip: bool = _setting(False, FLAG, "Whether gzip request bodies are taken; otherwise 415.")
     triton_metrics: bool = _setting(False, FLAG, "Whether Triton's nv_inference_* metrics are told as well.")
     timeout_status: Literal[408, 504] = _setting(
@@ -304,7 +311,7 @@ class _Gathering:
     def environment(self, environ: Mapping[str, str]) -> None:
         variables = {f"{PREFIX}{name.upper()}": name for name in self._about}
         for variable, text in environ.items():
-            if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or _SERVICE_LINKS.fullmatch(variable):
+            if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS or _SERVICE_LINKS.fullmatch(variable):
                 continue
             if variable not in variables:
                 # Without the prefix, which would make all of them alike.

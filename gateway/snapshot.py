@@ -46,19 +46,24 @@ class DeploymentSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSpec:
-    """Traffic and mirror weights are by the deployments' lower-cased names."""
+    """Traffic and mirror weights are by the deployments' lower-cased names. `slo_ns`: whole microseconds, 0: none."""
 
     name: str
     auth: AuthSpec
     traffic: dict[str, int] = field(default_factory=dict)
     mirror: dict[str, int] = field(default_factory=dict)
     deployments: dict[str, DeploymentSpec] = field(default_factory=dict)
+    slo_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotSpec:
     revision: int
     endpoints: dict[str, EndpointSpec] = field(default_factory=dict)
+
+    def runtimes(self) -> list[RuntimeSpec]:
+        """What every deployment runs."""
+        return [one.runtime for endpoint in self.endpoints.values() for one in endpoint.deployments.values()]
 
 
 # What loading found out, by "endpoint/deployment", lower-cased.

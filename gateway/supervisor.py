@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import importlib.metadata
 import itertools
 import logging
 import os
 import platform
 import signal
-import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +28,7 @@ from gateway.channel import RemoteFailed, ScorerSettings
 from gateway.controlplane.certificates import CertificateError, CertPaths, ensure_certificates
 from gateway.controlplane.folder import FolderError, FolderOptions, read_folder
 from gateway.controlplane.management import Answer, management_app, serve_control
+from gateway.controlplane.model_store import ModelChanged, ModelStore
 from gateway.controlplane.plan import Defaults, Secrets, bounded, plan
 from gateway.controlplane.reconcile import Applied, ChangeRefused, change
 from gateway.controlplane.state import State, StateError, open_state
@@ -41,9 +40,11 @@ from gateway.seats import ROWS_MAX, SeatTable
 from gateway.settings import Listen, Settings
 from gateway.snapshot import SnapshotSpec
 from gateway.telemetry.app import telemetry_app
+from gateway.telemetry.gpu import GpuFacts, GpuWatch
 from gateway.telemetry.logs import configure
 from gateway.telemetry.metrics import DeploymentFacts, SupervisorFacts, page
-from gateway.tls import TlsError, expiry, make_context, reload
+from gateway.telemetry.record import slo_edge_us
+from gateway.tls import Pair, ServerContext, TlsError, make_context, read_pair, reload
 from runtimes import RuntimeSpec, available_cores, available_memory
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ NOTHING_APPLIED = Applied(learned={}, loaded={}, failures={})
 
 CANNOT_START = (
     *(StateError, FolderError, CertificateError, TlsError, PortInUse),
-    *(ChangeRefused, ScorerDied, RemoteFailed, TimeoutError, OSError),
+    *(ModelChanged, ChangeRefused, ScorerDied, RemoteFailed, TimeoutError, OSError),
 )
 
 
@@ -96,6 +97,7 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._state: State = open_state(settings.state)
+        self._models = ModelStore(self._state.path / "models" if settings.copy_models else None)
         self._certificates = self._own_certificates()
         self._desired = EMPTY
         self._applied = NOTHING_APPLIED
@@ -113,10 +115,11 @@ class Supervisor:
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._servers: list[HttpServer] = []
-        self._contexts: list[Any] = []
+        self._contexts: list[ServerContext] = []
         self._seen_pair: list[tuple[int, ...]] = []
-        # Of the certificate that is served: the file may hold another one, which was refused.
-        self._served_until_s: float | None = None
+        # The one that is served: the files may hold another, which was refused.
+        self._tls: Pair | None = None
+        self._gpus = GpuWatch()
         self._fleet: Fleet | None = None
         self._control: asyncio.Server | None = None
 
@@ -143,8 +146,9 @@ class Supervisor:
         settings = self._settings
         scorers = settings.scorers or _default_scorers(desired)
         # Before the files are read: a change from here on is a change.
-        if self._certificates is not None or settings.tls_cert is not None:
+        if self._speaks_tls():
             self._seen_pair = _versions(self._pair())
+            self._tls = read_pair(*self._pair())
         scorer_settings = self._scorer_settings(scorers)
         sockets = bind(settings.scoring.host, settings.scoring.port, shared=scorers)
         scoring = _at(settings.scoring, sockets[0].getsockname()[1])
@@ -160,7 +164,6 @@ class Supervisor:
         await self._apply(desired, tolerated=None)
         self._control = await serve_control(self, self._state.path / "control.sock")
         self._watch_certificates()
-        self._served_until_s = self._certificate_expiry()
         self._is_ready = True
         ca = self._certificates.ca if self._certificates is not None else settings.tls_cert
         print(  # noqa: T201 - the one line on stdout
@@ -206,7 +209,7 @@ class Supervisor:
         try:
             async with self._reloading:
                 applied = await self._apply(self._read(), tolerated=self._applied.failures)
-        except (FolderError, StateError, ChangeRefused, ScorerDied, RemoteFailed) as error:
+        except (FolderError, StateError, ModelChanged, ChangeRefused, ScorerDied, RemoteFailed) as error:
             self._reloads["refused"] += 1
             self._is_last_reload_applied = False
             log.error("the change is refused, what was served is served on: %s", error)
@@ -239,7 +242,8 @@ class Supervisor:
 
     async def metrics(self, accept: str = "") -> tuple[bytes, str]:
         assert self._fleet is not None
-        return page(await self._fleet.collect(), self._facts(), self._settings.triton_metrics, accept)
+        totals, gpus = await asyncio.gather(self._fleet.collect(), self._gpus.read())
+        return page(totals, self._facts(gpus), self._settings.triton_metrics, accept)
 
     def is_started(self) -> bool:
         return self._is_ready
@@ -268,6 +272,15 @@ class Supervisor:
 
     async def _apply(self, desired: Desired, tolerated: Mapping[str, str] | None) -> Applied:
         assert self._fleet is not None
+        try:
+            return await self._change(desired, tolerated)
+        finally:
+            if self._fleet.current is not None:
+                served = self._fleet.current[0].runtimes()
+                await asyncio.to_thread(self._models.keep_only, [Path(runtime.path) for runtime in served])
+
+    async def _change(self, desired: Desired, tolerated: Mapping[str, str] | None) -> Applied:
+        assert self._fleet is not None
         for note in desired.notes:
             log.warning("%s", note)
         seats = _seats(self._seat_rows, list(bounded(desired)), self._seats)
@@ -281,7 +294,10 @@ class Supervisor:
             applied = await change(self._fleet.scorers, spec, known, tolerated)
             self._fleet.current = (spec, applied.learned)
             self._fleet.degraded = {}
-            self._fleet.ledger.keep({name: endpoint.deployments for name, endpoint in spec.endpoints.items()})
+            self._fleet.ledger.keep(
+                {name: endpoint.deployments for name, endpoint in spec.endpoints.items()},
+                {name: slo_edge_us(endpoint.slo_ns) for name, endpoint in spec.endpoints.items()},
+            )
         self._desired, self._applied, self._revision, self._seat_rows = desired, applied, spec.revision, seats
         for name, reason in applied.failures.items():
             log.error("deployment %s failed to load and is not served: %s", name, reason)
@@ -290,13 +306,13 @@ class Supervisor:
     async def _plan(self, desired: Desired, seats: Mapping[str, int]) -> SnapshotSpec:
         secrets = {name: self._secrets(endpoint) for name, endpoint in desired.endpoints.items()}
         paths = {deployment.model_path for deployment in desired.deployments.values()}
-        sha256 = await asyncio.to_thread(lambda: {path: _sha256(path) for path in paths})
+        models = await asyncio.to_thread(lambda: {path: self._models.take(path) for path in paths})
         return plan(
             desired,
             # Every attempt has a number of its own, so that no scorer can take one for another.
             revision=next(self._revisions),
             secrets=secrets,
-            sha256=sha256,
+            models=models,
             seats=seats,
             defaults=Defaults(
                 body_bytes_max=self._settings.max_body_bytes,
@@ -318,7 +334,12 @@ class Supervisor:
     # Listeners, certificates, signals.
 
     async def _listen(self, where: Listen, app: Any) -> Listen:
-        server = HttpServer(app, HttpLimits(), self._context() if where.scheme == "https" else None)
+        context = None
+        if where.scheme == "https":
+            assert self._tls is not None
+            context = make_context(self._tls, self._settings.tls_profile)
+            self._contexts.append(context)
+        server = HttpServer(app, HttpLimits(), context)
         (sock,) = bind(where.host, where.port)
         await server.start(sock)
         self._servers.append(server)
@@ -327,12 +348,17 @@ class Supervisor:
     def _own_certificates(self) -> CertPaths | None:
         """The private CA's certificate, where some listener speaks TLS and none is given."""
         settings = self._settings
-        listeners = (settings.scoring, settings.management, settings.telemetry)
-        if settings.tls_cert is not None or all(listen.scheme == "http" for listen in listeners):
+        if settings.tls_cert is not None or not self._speaks_tls():
             return None
-        hosts = {listen.host for listen in listeners} - {"0.0.0.0", "::"}  # noqa: S104
+        hosts = {listen.host for listen in self._listeners()} - {"0.0.0.0", "::"}  # noqa: S104
         wildcard = [f"*.{settings.domain}", settings.domain] if settings.domain else []
         return ensure_certificates(self._state.tls, [*sorted(hosts), *settings.tls_names, *wildcard])
+
+    def _listeners(self) -> tuple[Listen, Listen, Listen]:
+        return (self._settings.scoring, self._settings.management, self._settings.telemetry)
+
+    def _speaks_tls(self) -> bool:
+        return any(listen.scheme == "https" for listen in self._listeners())
 
     def _pair(self) -> tuple[Path, Path]:
         if self._certificates is not None:
@@ -341,18 +367,12 @@ class Supervisor:
         assert self._settings.tls_key is not None
         return self._settings.tls_cert, self._settings.tls_key
 
-    def _context(self) -> ssl.SSLContext:
-        context = make_context(*self._pair(), self._settings.tls_profile)
-        self._contexts.append(context)
-        return context
-
     def _scorer_settings(self, scorers: int) -> ScorerSettings:
         settings = self._settings
-        is_tls = settings.scoring.scheme == "https"
-        cert, key = map(str, self._pair()) if is_tls else ("", "")
-        if is_tls:
+        tls = self._tls if settings.scoring.scheme == "https" else None
+        if tls is not None:
             # Checked here first, so that a bad pair is one clear sentence and not N processes that fail.
-            make_context(Path(cert), Path(key), settings.tls_profile)
+            make_context(tls, settings.tls_profile)
         return ScorerSettings(
             scorers=scorers,
             http=HttpLimits(
@@ -364,8 +384,7 @@ class Supervisor:
                 idle_timeout_s=settings.idle_timeout_s,
                 connections_max=-(-settings.max_connections // scorers),
             ),
-            tls_cert=cert,
-            tls_key=key,
+            tls=tls,
             tls_profile=settings.tls_profile,
             domain=settings.domain,
             gzip=settings.gzip,
@@ -377,7 +396,7 @@ class Supervisor:
         )
 
     def _watch_certificates(self) -> None:
-        if self._contexts or self._settings.scoring.scheme == "https":
+        if self._tls is not None:
             self._run(self._reload_certificates())
         if self._certificates is not None:
             self._run(self._renew_certificates())
@@ -406,16 +425,18 @@ class Supervisor:
     async def _load_certificates(self) -> None:
         assert self._fleet is not None
         try:
+            pair = read_pair(*self._pair())
             for context in self._contexts:
-                reload(context, *self._pair())
-            await self._fleet.reload_tls()
+                reload(context, pair)
+            if self._settings.scoring.scheme == "https":
+                await self._fleet.reload_tls(pair)
         except (TlsError, RemoteFailed) as error:
             log.error("the new certificate is refused, the old one is served on: %s", error)
         except (ScorerDied, TimeoutError) as error:
             log.warning("not every scorer has the new certificate yet, it is given again: %s", error)
             self._seen_pair = []
         else:
-            self._served_until_s = self._certificate_expiry()
+            self._tls = pair
             log.info("new handshakes get the certificate now in %s", self._pair()[0])
 
     def _listen_to_signals(self) -> None:
@@ -457,7 +478,7 @@ class Supervisor:
     def _count_restart(self, reason: str) -> None:
         self._restarts[reason] += 1
 
-    def _facts(self) -> SupervisorFacts:
+    def _facts(self, gpus: tuple[GpuFacts, ...]) -> SupervisorFacts:
         assert self._fleet is not None
         serving = self._fleet.serving
         return SupervisorFacts(
@@ -467,18 +488,17 @@ class Supervisor:
             started_unix_s=self._started_unix_s,
             scorers={"serving": serving, "starting": len(self._fleet.scorers) - serving},
             scorer_restarts=self._restarts,
-            tls_expiry_unix_s=self._served_until_s,
+            tls_expiry_unix_s=self._tls.expires.timestamp() if self._tls is not None else None,
             is_last_reload_applied=self._is_last_reload_applied,
             config_reloads=self._reloads,
             deployments=tuple(self._deployment_facts()),
+            slos_s={
+                name: round(endpoint.slo_ms * 1e3) / 1e6
+                for name, endpoint in self._desired.endpoints.items()
+                if endpoint.slo_ms is not None
+            },
+            gpus=gpus,
         )
-
-    def _certificate_expiry(self) -> float | None:
-        if not self._contexts and self._settings.scoring.scheme != "https":
-            return None
-        with contextlib.suppress(TlsError):
-            return expiry(self._pair()[0]).timestamp()
-        return None
 
     def _deployment_facts(self) -> list[DeploymentFacts]:
         facts = []
@@ -525,8 +545,14 @@ class Supervisor:
             "load_s": round(loaded.load_s, 3),
             "batched": learned.batched,
             "batching": learned.reason,
+            **({"padding": learned.padding_reason} if learned.padding_reason else {}),
             "dispatch": learned.dispatch,
+            "rows_max": learned.rows_max,
+            "threads": learned.threads,
+            "instances": learned.instances,
+            "reasons": learned.reasons,
             "run_us": round(learned.run_ns / 1000, 1),
+            "run_us_by_rows": {str(rows): round(ns / 1000, 1) for rows, ns in learned.run_times.items()},
         }
 
 
@@ -582,15 +608,6 @@ def _versions(paths: tuple[Path, ...]) -> list[tuple[int, ...]]:
         else:
             versions.append((found.st_ino, found.st_size, found.st_mtime_ns))
     return versions
-
-
-def _sha256(path: Path) -> str:
-    """The file's digest; "" for one that cannot be read, which the loader then names as such."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
 
 
 def _version(distribution: str) -> str:

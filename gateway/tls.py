@@ -1,9 +1,10 @@
 """TLS for a listener: a server context from a certificate and its key, checked, and replaced while it serves.
 
+A Pair is read from its files once, by the supervisor, and travels to the scorers as bytes: all serve the same one,
+and a scorer that is replaced while a refused pair lies on disk serves the one that was good.
 A ServerContext is what the server is given once. At every new handshake it hands over to the context made last, so a
-reload is one assignment: the new pair is loaded whole into a context of its own or not at all, two files that change
-one after the other can never be mixed, and an old certificate of another key type does not linger. Open connections
-go on as they are.
+reload is one assignment: the new pair is loaded whole into a context of its own or not at all, and an old certificate
+of another key type does not linger. Open connections go on as they are.
 Errors: TlsError, one sentence that names the file and what was found.
 Source: Mozilla's server-side TLS recommendations, profiles intermediate (without DHE) and modern.
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 import ssl
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -48,35 +51,26 @@ class ServerContext(ssl.SSLContext):
     current: ssl.SSLContext
 
 
-def make_context(cert: Path, key: Path, profile: Profile = "intermediate") -> ServerContext:
-    """A context for the server. An expired certificate is served with a warning: the operator's clients see it."""
-    check_pair(cert, key)
-    if expiry(cert) <= _now():
-        _log.warning("the TLS certificate %s expired on %s; clients will refuse it", cert, _day(cert))
-    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
-    _harden(context, profile)
-    _load(context, cert, key)
-    context.profile = profile
-    context.current = context
-    context.sni_callback = _hand_over
-    return context
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A certificate, its chain behind it, and the private key that belongs to it, as PEM. Names are the files'."""
+
+    cert: bytes
+    key: bytes = field(repr=False)
+    cert_name: str
+    key_name: str
+
+    @property
+    def expires(self) -> dt.datetime:
+        """When the certificate ends, UTC."""
+        return _leaf(self).not_valid_after_utc
 
 
-def reload(context: ServerContext, cert: Path, key: Path) -> None:
-    """New handshakes get this pair. A bad or expired one is refused with TlsError, and the old one goes on."""
-    check_pair(cert, key)
-    if expiry(cert) <= _now():
-        raise TlsError(f"the TLS certificate {cert} expired on {_day(cert)}; the one in use is kept")
-    fresh = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _harden(fresh, context.profile)
-    _load(fresh, cert, key)
-    context.current = fresh
-
-
-def check_pair(cert: Path, key: Path) -> None:
+def read_pair(cert: Path, key: Path) -> Pair:
     """TlsError unless both files can be read and hold a certificate and the private key that belongs to it."""
-    leaf = _leaf(cert)
-    private = _private_key(key)
+    pair = Pair(cert=_read(cert, "certificate"), key=_read(key, "key"), cert_name=str(cert), key_name=str(key))
+    leaf = _leaf(pair)
+    private = _private_key(pair)
     der = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     try:
         certified = leaf.public_key().public_bytes(*der)
@@ -86,11 +80,30 @@ def check_pair(cert: Path, key: Path) -> None:
         raise TlsError(
             f"the TLS key {key} does not belong to the certificate {cert} (its first, if it holds several)"
         )
+    return pair
 
 
-def expiry(cert: Path) -> dt.datetime:
-    """When the certificate ends, UTC."""
-    return _leaf(cert).not_valid_after_utc
+def make_context(pair: Pair, profile: Profile = "intermediate") -> ServerContext:
+    """A context for the server. An expired certificate is served with a warning: the operator's clients see it."""
+    if pair.expires <= _now():
+        _log.warning("the TLS certificate %s expired on %s; clients will refuse it", pair.cert_name, _day(pair))
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(context, profile)
+    _load(context, pair)
+    context.profile = profile
+    context.current = context
+    context.sni_callback = _hand_over
+    return context
+
+
+def reload(context: ServerContext, pair: Pair) -> None:
+    """New handshakes get this pair. One that cannot be served is refused with TlsError, and the old one goes on."""
+    if pair.expires <= _now():
+        raise TlsError(f"the TLS certificate {pair.cert_name} expired on {_day(pair)}; the one in use is kept")
+    fresh = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(fresh, context.profile)
+    _load(fresh, pair)
+    context.current = fresh
 
 
 def _hand_over(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, context: ssl.SSLContext) -> None:
@@ -107,32 +120,36 @@ def _harden(context: ssl.SSLContext, profile: Profile) -> None:
     context.set_alpn_protocols(["http/1.1"])
 
 
-def _load(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+def _load(context: ssl.SSLContext, pair: Pair) -> None:
     try:
-        # The password is never asked for on a terminal; `check_pair` has refused encrypted keys.
-        context.load_cert_chain(cert, key, password=lambda: "")
+        # Key and chain as one file in memory: OpenSSL takes them from a path only, and a key is never put on a disk.
+        with os.fdopen(os.memfd_create("tls"), "wb") as file:
+            file.write(pair.key + b"\n" + pair.cert)
+            file.flush()
+            # The password is never asked for on a terminal; `read_pair` has refused encrypted keys.
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=lambda: "")
     except (OSError, ValueError) as error:
         # ssl.SSLError is an OSError: such as a key that OpenSSL's security level finds too short.
-        raise TlsError(f"the TLS certificate {cert} with key {key} cannot be served: {error}") from error
+        raise TlsError(
+            f"the TLS certificate {pair.cert_name} with key {pair.key_name} cannot be served: {error}"
+        ) from error
 
 
-def _leaf(cert: Path) -> x509.Certificate:
-    data = _read(cert, "certificate")
+def _leaf(pair: Pair) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificates(data)[0]
+        return x509.load_pem_x509_certificates(pair.cert)[0]
     except ValueError as error:
-        raise TlsError(f"the TLS certificate {cert} does not hold a certificate in PEM form") from error
+        raise TlsError(f"the TLS certificate {pair.cert_name} does not hold a certificate in PEM form") from error
 
 
-def _private_key(key: Path) -> PrivateKeyTypes:
-    data = _read(key, "key")
+def _private_key(pair: Pair) -> PrivateKeyTypes:
     try:
-        return serialization.load_pem_private_key(data, password=None)
+        return serialization.load_pem_private_key(pair.key, password=None)
     except TypeError:
-        raise TlsError(f"the TLS key {key} is encrypted; a key without a passphrase is needed") from None
+        raise TlsError(f"the TLS key {pair.key_name} is encrypted; a key without a passphrase is needed") from None
     except (ValueError, UnsupportedAlgorithm):
         # Without the cause: what could not be parsed may be a secret.
-        raise TlsError(f"the TLS key {key} does not hold a private key in PEM form") from None
+        raise TlsError(f"the TLS key {pair.key_name} does not hold a private key in PEM form") from None
 
 
 def _read(path: Path, what: str) -> bytes:
@@ -146,8 +163,8 @@ def _read(path: Path, what: str) -> bytes:
     return data
 
 
-def _day(cert: Path) -> str:
-    return expiry(cert).date().isoformat()
+def _day(pair: Pair) -> str:
+    return pair.expires.date().isoformat()
 
 
 def _now() -> dt.datetime:

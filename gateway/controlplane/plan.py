@@ -1,4 +1,4 @@
-"""From what shall be served to a snapshot's plain data. Pure: secrets, digests and seats come in as arguments.
+"""From what shall be served to a snapshot's plain data. Pure: secrets, model files and seats come in as arguments.
 
 Units: milliseconds of the YAML become nanoseconds.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.controlplane.model_store import StoredModel
 from gateway.resources import Deployment, Desired, Endpoint, Oidc
 from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, OidcSpec, SnapshotSpec
 from runtimes import RuntimeSpec
@@ -35,13 +36,13 @@ def plan(
     *,
     revision: int,
     secrets: Mapping[str, Secrets],
-    sha256: Mapping[Path, str],
+    models: Mapping[Path, StoredModel],
     seats: Mapping[str, int],
     defaults: Defaults,
 ) -> SnapshotSpec:
     """`seats` gives the row of each deployment that has a bound on its pending requests, by "endpoint/deployment"."""
     endpoints = {
-        name: _endpoint(name, endpoint, desired, secrets[name], sha256, seats, defaults)
+        name: _endpoint(name, endpoint, desired, secrets[name], models, seats, defaults)
         for name, endpoint in desired.endpoints.items()
     }
     return SnapshotSpec(revision=revision, endpoints=endpoints)
@@ -59,12 +60,12 @@ def _endpoint(
     endpoint: Endpoint,
     desired: Desired,
     secrets: Secrets,
-    sha256: Mapping[Path, str],
+    models: Mapping[Path, StoredModel],
     seats: Mapping[str, int],
     defaults: Defaults,
 ) -> EndpointSpec:
     deployments = {
-        key: _deployment(deployment, sha256[deployment.model_path], seats.get(f"{name}/{key}", -1), defaults)
+        key: _deployment(deployment, models[deployment.model_path], seats.get(f"{name}/{key}", -1), defaults)
         for (owner, key), deployment in desired.deployments.items()
         if owner == name
     }
@@ -79,19 +80,23 @@ def _endpoint(
         traffic={key.lower(): weight for key, weight in endpoint.traffic.items()},
         mirror={key.lower(): percent for key, percent in endpoint.mirror_traffic.items()},
         deployments=deployments,
+        # Metrics are exact to a microsecond.
+        slo_ns=round((endpoint.slo_ms or 0) * 1_000) * 1_000,
     )
 
 
-def _deployment(deployment: Deployment, sha256: str, seat: int, defaults: Defaults) -> DeploymentSpec:
+def _deployment(deployment: Deployment, model: StoredModel, seat: int, defaults: Defaults) -> DeploymentSpec:
     runtime = RuntimeSpec(
-        path=str(deployment.model_path),
-        sha256=sha256,
+        path=str(model.path),
+        sha256=model.sha256,
+        origin=str(model.origin),
         provider=deployment.provider,
         allow_cpu_fallback=deployment.allow_cpu_fallback,
         device_ids=deployment.device_ids,
         gpu_memory_bytes=deployment.gpu_memory_bytes,
         cache_dir=defaults.cache_dir,
         instance_count=deployment.instance_count,
+        instances=deployment.instances,
         threads=deployment.threads,
         dispatch=deployment.dispatch,
         batching=deployment.batching,

@@ -5,6 +5,7 @@
     management.token   the credential of the management listener
     keys/NAME.json     one file an endpoint: its auth mode, the keys made for it, and where given keys come from
     tls/               controlplane/certificates.py
+    models/            controlplane/model_store.py
 
 A given key's value is never written: only the file or variable that it comes from, so that `gateway keys` finds it.
 Every file is written whole (a new file, flushed to the disk, renamed) with mode 0600 in folders of mode 0700. The

@@ -21,6 +21,7 @@ from gateway.controlplane.kinds import is_kubernetes
 from gateway.controlplane.model_files import ModelFileError, model_file
 from gateway.controlplane.yaml_types import (
     NOTED,
+    BatchingYaml,
     DeploymentGatewayYaml,
     EnvironmentYaml,
     OidcYaml,
@@ -30,7 +31,7 @@ from gateway.controlplane.yaml_types import (
 )
 from gateway.resources import AuthMode, Deployment, Endpoint, KeySources, Kind, Oidc, SecretSource
 from gateway.yaml_text import Entries, Mistake, Node
-from runtimes import BatchingSpec, BatchLimits
+from runtimes import BatchingSpec, BatchLimits, PaddingSpec, PadRule
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
@@ -86,6 +87,7 @@ def endpoint_of(source: OnlineEndpointYaml, place: Place, default_oidc: Oidc | N
         ),
         oidc=default_oidc if oidc is None and auth_mode is AuthMode.AAD_TOKEN else oidc,
         token_lifetime_s=source.gateway.token_lifetime_s,
+        slo_ms=source.gateway.slo_ms,
         kind="kubernetes" if source.compute or is_kubernetes(place.document) else "managed",
         source=place.label,
     )
@@ -120,8 +122,9 @@ def deployment_of(source: OnlineDeploymentYaml, place: Place, allow_cpu_fallback
         device_ids=runtime.device_ids,
         gpu_memory_bytes=runtime.gpu_memory_mb * 1024 * 1024,
         threads=runtime.threads,
+        instances=runtime.instances,
         dispatch=runtime.dispatch,
-        batching=_batching(source.gateway),
+        batching=_batching(source.gateway, place),
         max_body_bytes=source.gateway.limits.max_body_bytes,
         kind=kind,
         source=place.label,
@@ -159,14 +162,51 @@ def _provider(source: OnlineDeploymentYaml) -> Provider:
     return by_type
 
 
-def _batching(source: DeploymentGatewayYaml) -> BatchingSpec:
+def _batching(source: DeploymentGatewayYaml, place: Place) -> BatchingSpec:
     batching = source.batching
     limits = BatchLimits(
-        batch_rows_max=batching.max_rows,
+        batch_rows_max=batching.max_rows or BatchLimits().batch_rows_max,
+        rows_learned=batching.max_rows is None,
+        slo_ns=round((batching.slo_ms or 0) * 1_000_000),
         queue_delay_ns=round(batching.queue_delay_ms * 1_000_000),
         queue_items_max=batching.queue_items_max,
+        tokens_max=batching.max_tokens,
+        sizes=tuple(sorted(set(batching.sizes))),
     )
-    return BatchingSpec(enabled=batching.enabled, limits=limits, axes=batching.axes)
+    if batching.max_tokens and batching.padding is None:
+        place.note("gateway.batching.max_tokens", "has no effect without gateway.batching.padding")
+    padding = _padding(batching, place)
+    return BatchingSpec(enabled=batching.enabled, limits=limits, axes=batching.axes, padding=padding)
+
+
+def _padding(source: BatchingYaml, place: Place) -> PaddingSpec | None:
+    given, path = source.padding, "gateway.batching.padding"
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return PaddingSpec()
+    if not given.inputs:
+        place.blame(f"{path}.inputs", "found no rules; accepted: a rule for at least one input, or padding: auto")
+    if given.mask and given.mask not in given.inputs:
+        place.blame(f"{path}.mask", f"{given.mask!r} is none of the padded inputs; accepted: one of {path}.inputs")
+    for name, rule in given.inputs.items():
+        if rule.multiple_of and rule.buckets:
+            place.blame(f"{path}.inputs.{name}", "found both multiple_of and buckets; accepted: at most one of them")
+    return PaddingSpec(
+        inputs={
+            name: PadRule(
+                axis=rule.axis,
+                value=rule.value,
+                multiple_of=rule.multiple_of,
+                buckets=tuple(sorted(set(rule.buckets))),
+                length=rule.length,
+            )
+            for name, rule in given.inputs.items()
+        },
+        mask=given.mask,
+        compare=given.compare,
+        pad_to=given.pad_to,
+    )
 
 
 def _refuse_scripts(source: OnlineDeploymentYaml, place: Place) -> None:

@@ -73,9 +73,54 @@ class EndpointGatewayYaml(_Yaml, frozen=True, kw_only=True):
     token_lifetime_s: Annotated[
         Annotated[int, Meta(ge=60, le=2_592_000)], Meta(description="Life of an `aml_token`, in seconds.")
     ] = 3600
+    slo_ms: Annotated[
+        Annotated[float, Meta(ge=0.001, le=300_000)] | None,
+        Meta(
+            description="Time within which requests shall be answered, counted exactly in the metrics (to a "
+            "microsecond); refuses nothing."
+        ),
+    ] = None
 
 
 # ---- gateway: on a deployment ----------------------------------------------------------------------------------
+
+
+class PadRuleYaml(_Yaml, frozen=True, kw_only=True):
+    """How one input is made as long as the others of its run."""
+
+    axis: Annotated[Annotated[int, Meta(ge=0, le=7)], Meta(description="The axis that grows.")]
+    value: Annotated[float, Meta(description="What is added at its end; empty texts where the input is text.")] = 0.0
+    multiple_of: Annotated[
+        Annotated[int, Meta(ge=0, le=65_536)],
+        Meta(description="Lengths up to one multiple share a run; 0, without buckets: 8, 12, 16, 24, 32, 48 ..."),
+    ] = 0
+    buckets: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=1_048_576)], ...],
+        Meta(description="Lengths up to one of these share a run; longer ones run unpadded.", max_length=64),
+    ] = ()
+    length: Annotated[
+        str, Meta(description="Inputs with one name here are equally long; empty: the model's name of the dimension.")
+    ] = ""
+
+
+class PaddingYaml(_Yaml, frozen=True, kw_only=True):
+    """How requests of different lengths share a run, once proven not to change answers."""
+
+    inputs: Annotated[dict[str, PadRuleYaml], Meta(description="A rule for each input that is padded, by its name.")]
+    mask: Annotated[
+        str, Meta(description="Input that is 1 where a request has something; made where the caller leaves it out.")
+    ] = ""
+    compare: Annotated[
+        Literal["values", "argmax"],
+        Meta(
+            description="What padding must not change: answers' values, or only which entry of their last axis is "
+            "the largest."
+        ),
+    ] = "values"
+    pad_to: Annotated[
+        Literal["auto", "bucket", "longest"],
+        Meta(description="How long a run is: its bucket, or its longest request; `auto`: the bucket on a GPU."),
+    ] = "auto"
 
 
 class BatchingYaml(_Yaml, frozen=True, kw_only=True):
@@ -84,9 +129,19 @@ class BatchingYaml(_Yaml, frozen=True, kw_only=True):
     enabled: Annotated[
         bool, Meta(description="Whether requests may share a run, once proven not to change answers.")
     ] = True
-    max_rows: Annotated[Annotated[int, Meta(ge=1, le=65_536)], Meta(description="Most rows of one run.")] = (
-        _LIMITS.batch_rows_max
-    )
+    max_rows: Annotated[
+        Annotated[int, Meta(ge=1, le=65_536)] | None,
+        Meta(
+            description=f"Most rows of one run. Not given: chosen by measurement, at most {_LIMITS.batch_rows_max}."
+        ),
+    ] = None
+    slo_ms: Annotated[
+        Annotated[float, Meta(ge=0.001, le=300_000)] | None,
+        Meta(
+            description="A goal for the time that a request waits for its run and runs: batches stay as small as "
+            "they must for it. Not given: batches are as large as `max_rows` allows."
+        ),
+    ] = None
     queue_delay_ms: Annotated[
         Annotated[float, Meta(ge=0, le=60_000)],
         Meta(
@@ -100,6 +155,25 @@ class BatchingYaml(_Yaml, frozen=True, kw_only=True):
         dict[str, Annotated[int, Meta(ge=0, le=7)]],
         Meta(description="The batch axis of inputs whose model does not tell it, by input name."),
     ] = {}
+    padding: Annotated[
+        Literal["auto"] | PaddingYaml | None,
+        Meta(
+            description="Lets requests of different lengths share a run, once proven not to change answers; `auto` "
+            "takes the rules from the names of the model's dimensions. Not given: only equal lengths share a run."
+        ),
+    ] = None
+    max_tokens: Annotated[
+        Annotated[int, Meta(ge=0, le=1_000_000_000)],
+        Meta(description="Most rows times padded length of a run, with padding; 0: no such bound."),
+    ] = _LIMITS.tokens_max
+    sizes: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=65_536)], ...],
+        Meta(
+            description="The only numbers of rows to run the model with; batches are filled up with copies of their "
+            "last row. Empty: any.",
+            max_length=64,
+        ),
+    ] = ()
 
 
 class RuntimeYaml(_Yaml, frozen=True, kw_only=True):
@@ -122,6 +196,13 @@ class RuntimeYaml(_Yaml, frozen=True, kw_only=True):
     ] = 0
     threads: Annotated[
         Annotated[int, Meta(ge=0, le=1024)], Meta(description="Threads of one run; 0: chosen by measurement.")
+    ] = 0
+    instances: Annotated[
+        Annotated[int, Meta(ge=0, le=1024)],
+        Meta(
+            description="Sessions in each scorer that run the model on threads; 0: `instance_count` is shared out "
+            "over the scorers, and where that is one, a scorer with three cores or more gets two."
+        ),
     ] = 0
     dispatch: Annotated[
         Literal["auto", "inline", "thread"],

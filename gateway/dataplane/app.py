@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from gateway.dataplane.body import Disconnected, read_body
+from gateway.dataplane.body import Disconnected, body_is_late, read_body
+from gateway.dataplane.head import Head
 from gateway.dataplane.live import SnapshotCell, Target
 from gateway.dataplane.oidc import KeysNeeded
-from gateway.dataplane.score import Call, Headers, Reply, Scoring
+from gateway.dataplane.score import Call, Reply, Scoring
 from gateway.errors import Code, Problem
 from gateway.problem import internal
 from runtimes import now_ns
@@ -27,12 +28,6 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-DECIDING = (
-    *(b"authorization", b"azureml-model-deployment", b"content-type", b"content-encoding"),
-    *(b"inference-header-content-length", b"x-request-timeout-ms"),
-)
 
 
 class ScoringApp:
@@ -65,15 +60,14 @@ class ScoringApp:
 
     async def _score(self, target: Target, scope: Scope, receive: Receive, arrived_ns: int) -> Reply | None:
         try:
-            headers = _single_valued(scope["headers"])
-            call = await self._open(target, headers, arrived_ns)
+            call = await self._open(target, Head(scope["headers"]), arrived_ns)
         except Problem as problem:
             return self._scoring.refuse(target, problem)
         except Exception:
             log.exception("a scoring request failed before its body")
             return self._scoring.refuse(target, internal())
         try:
-            self._scoring.admit(call, headers)
+            self._scoring.admit(call)
             body = await _body(call, scope.get("gateway.connection"), receive)
             return await self._answer(call, body, scope.get("gateway.connection"), receive)
         except Problem as problem:
@@ -87,15 +81,15 @@ class ScoringApp:
             log.exception("request %s failed", call.request_id)
             return self._scoring.fail(call, internal())
 
-    async def _open(self, target: Target, headers: Headers, arrived_ns: int) -> Call:
+    async def _open(self, target: Target, head: Head, arrived_ns: int) -> Call:
         try:
-            return self._scoring.open(target, headers, arrived_ns)
+            return self._scoring.open(target, head, arrived_ns)
         except KeysNeeded:
             # A token signed by a key that is not known yet: fetch the issuer's keys once, then decide.
             await target.endpoint.authenticator.refresh()
             # What is served may have changed meanwhile.
             target = self._cell.current.targets.get(target.path, target)
-            return self._scoring.open(target, headers, arrived_ns)
+            return self._scoring.open(target, head, arrived_ns)
 
     async def _answer(self, call: Call, body: bytes, connection: Any, receive: Receive) -> Reply | None:
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -131,17 +125,6 @@ class ScoringApp:
         return path
 
 
-def _single_valued(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
-    """The head as a mapping; what decides about the request may be said only once."""
-    single = dict(headers)
-    if len(single) != len(headers):
-        names = [name for name, _ in headers]
-        twice = [name for name in DECIDING if names.count(name) > 1]
-        if twice:
-            raise Problem(Code.INVALID_INPUT, f"header {twice[0].decode()} is given more than once; it is taken once")
-    return single
-
-
 def _post_only(method: str) -> Problem:
     return Problem(
         Code.METHOD_NOT_ALLOWED,
@@ -159,9 +142,7 @@ async def _body(call: Call, connection: Any, receive: Receive) -> bytes:
         async with asyncio.timeout(max(0.0, (call.deadline_ns - now_ns()) / 1e9)):
             return await read_body(receive, limit)
     except TimeoutError as error:
-        raise Problem(
-            Code.DEADLINE_EXCEEDED, "the body did not arrive before the request's deadline", reason="deadline"
-        ) from error
+        raise body_is_late() from error
 
 
 async def _reply_or_disconnect(reply: asyncio.Future[Reply], receive: Receive) -> Reply:

@@ -34,6 +34,8 @@ class Authenticator:
     def __init__(self, spec: AuthSpec, endpoint: str, *, verifier: OidcVerifier | None = None) -> None:
         self._endpoint = endpoint
         self._mode = spec.mode
+        # Whether a caller who was proven once stays so for as long as this authenticator is in use.
+        self.is_lasting = spec.mode == "key"
         self._key_digests = frozenset(spec.key_digests)
         self._secret = spec.token_secret
         # Digest of a verified token → the second from which it counts as expired. The oldest entry goes first.

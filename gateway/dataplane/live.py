@@ -55,7 +55,7 @@ class LiveRuntime:
 
 @dataclass(slots=True, kw_only=True)
 class LiveDeployment:
-    """A deployment that can score. `header` is its name as the response header bytes."""
+    """A deployment that can score. `line` is the response header that names it."""
 
     name: str
     endpoint_name: str
@@ -63,10 +63,10 @@ class LiveDeployment:
     live: LiveRuntime
     gate: Gate
     record: DeploymentRecord
-    header: bytes = b""
+    line: bytes = b""
 
     def __post_init__(self) -> None:
-        self.header = self.name.encode()
+        self.line = b"azureml-model-deployment: %b\r\n" % self.name.encode()
 
 
 @dataclass(slots=True, kw_only=True)

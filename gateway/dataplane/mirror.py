@@ -34,8 +34,7 @@ class Mirror:
             call.mirror.record.mirrored("dropped")
             return
         self._in_flight += 1
-        copy = type(call)(call.target, call.mirror, now_ns())
-        copy.header_length = call.header_length
+        copy = type(call)(call.target, call.mirror, call.head, now_ns())
         copy.body = call.body
         # Until it ends, the copy holds the mirror's runtime open as any request does.
         copy.deployment.live.lease()

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from gateway.channel import Loaded, Prepared
 from gateway.dataplane.admit import Gate
@@ -28,7 +29,7 @@ from gateway.dataplane.live import (
 from gateway.seats import SeatTable
 from gateway.snapshot import DeploymentSpec, EndpointSpec, LearnedByName, SnapshotSpec
 from gateway.telemetry.record import ScorerRecord
-from runtimes import Learned, LoadFailed, RuntimeSpec, Scheduler, now_ns
+from runtimes import Learned, LoadFailed, RuntimeSpec, Scheduler, available_cores, now_ns
 from runtimes.loader import OpenModel, open_model
 from runtimes.runtime import Runtime
 
@@ -108,6 +109,8 @@ class Preparer:
         old, self._served, self._prepared = self._served, self._prepared, {}
         self._pending = None
         before = self._cell.current
+        for name, endpoint in spec.endpoints.items():
+            self._record.endpoint(name).keep_slo(endpoint.slo_ns)
         self._cell.publish(self._live(spec, before))
         for name, ready in old.items():
             if self._served.get(name) is not ready:
@@ -123,10 +126,14 @@ class Preparer:
             self._pending = None
 
     def measure(self) -> None:
-        """Set the gauges of what is served: how many items wait in each queue."""
+        """Set the gauges of what is served: how many items wait in each queue, and since when the oldest does."""
         for name, ready in self._served.items():
             endpoint, key = name.split("/")
-            self._record.deployment(endpoint, key).queue_depth = ready.live.runtime.status().queued_items
+            status = ready.live.runtime.status()
+            record = self._record.deployment(endpoint, key)
+            record.queue_depth = status.queued_items
+            record.queue_oldest_ns = status.oldest_wait_ns
+            record.batch_rows_limit = status.rows_cap
 
     def close(self) -> None:
         self._loader.shutdown(wait=False, cancel_futures=True)
@@ -156,15 +163,22 @@ class Preparer:
         loop = asyncio.get_running_loop()
         # What is given for a deployment is shared out over the scorers, rounded up.
         share = replace(deployment.runtime, instance_count=-(-deployment.runtime.instance_count // self._scorers))
-        model: OpenModel = await loop.run_in_executor(self._loader, open_model, share, learned.get(name))
+        cores = max(1, available_cores() // self._scorers)
+        open_share = partial(open_model, share, learned.get(name), cores=cores)
+        model: OpenModel = await loop.run_in_executor(self._loader, open_share)
         limits = deployment.runtime.batching.limits
         endpoint_name, deployment_name = name.split("/")
         runtime = Runtime(
             name=name,
             sessions=model.sessions,
             signature=model.signature,
-            limits=replace(limits, queue_items_max=-(-limits.queue_items_max // self._scorers)),
+            limits=replace(
+                limits,
+                batch_rows_max=model.learned.rows_max or limits.batch_rows_max,
+                queue_items_max=-(-limits.queue_items_max // self._scorers),
+            ),
             dispatch=model.learned.dispatch,
+            run_times=model.learned.run_times,
             scheduler=self._scheduler,
             observer=self._record.deployment(endpoint_name, deployment_name),
         )
@@ -172,6 +186,10 @@ class Preparer:
         # The first scorer tells; those that take over what it learned have nothing new to say.
         level = logging.DEBUG if name in learned else logging.INFO
         log.log(level, "%s is loaded in %.2f s; %s", name, load_s, model.learned.reason)
+        if model.learned.padding_reason and model.learned.padding is None:
+            log.log(
+                logging.DEBUG if name in learned else logging.WARNING, "%s: %s", name, model.learned.padding_reason
+            )
         facts = Loaded(load_s=load_s, provider=model.provider, sha256=deployment.runtime.sha256)
         return _Ready(deployment.runtime, LiveRuntime(runtime), model.learned, facts)
 

@@ -13,76 +13,56 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from gateway.dataplane.body import accepts_gzip, check_declared, check_encoding, check_media_type, inflate
+from gateway.dataplane.body import inflate
 from gateway.dataplane.codecs import Decoded, decode_score, decode_v2
+from gateway.dataplane.head import Head
 from gateway.dataplane.live import LiveDeployment, Target
 from gateway.dataplane.mirror import Mirror
 from gateway.errors import Code, Problem, problem_of
-from gateway.identity import ID_CHARS_MAX, RequestIds, clean_client_id, echoed, is_guid
-from gateway.problem import JSON, azure_body, internal, v2_body
+from gateway.identity import RequestIds
+from gateway.problem import azure_body, internal, v2_body
 from runtimes import RuntimeFault, Scheduler, WorkItem, now_ns
 
 log = logging.getLogger(__name__)
 
 GZIP_BYTES_MIN = 1024
 
-ID_HEADERS = (b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id")
-TRACE_HEADERS = (b"traceparent", b"traceid")
 
-Headers = Mapping[bytes, bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What goes back: status, headers with lower-case names, body."""
+class Reply(NamedTuple):
+    """What goes back: status, header lines as they are sent (names in lower case), body."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    lines: bytes
     body: bytes
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The lines apart."""
+        pairs = (line.split(b": ", 1) for line in self.lines.split(b"\r\n")[:-1])
+        return [(name, value) for name, value in pairs]
 
 
 class Call:
     """One scoring request under way. Made by `Scoring.open`; mutable, for one owner at a time."""
 
     __slots__ = (
-        "accepts_gzip",
-        "arrived_ns",
-        "body",
-        "client_id",
-        "deadline_ns",
-        "decoded",
-        "deployment",
-        "done",
-        "header_length",
-        "inflates",
-        "is_v2",
-        "item",
-        "leased",
-        "mirror",
-        "reply",
-        "request_id",
-        "seated",
-        "submitted_ns",
-        "target",
-        "traces",
+        *("arrived_ns", "body", "deadline_ns", "decoded", "deployment", "done", "head", "is_v2", "item", "leased"),
+        *("mirror", "reply", "request_id", "seated", "submitted_ns", "target"),
     )
 
-    def __init__(self, target: Target, deployment: LiveDeployment, arrived_ns: int) -> None:
+    def __init__(self, target: Target, deployment: LiveDeployment, head: Head, arrived_ns: int) -> None:
         self.target = target
         self.deployment = deployment
+        self.head = head
         self.arrived_ns = arrived_ns
         self.deadline_ns = arrived_ns + deployment.spec.request_timeout_ns
         self.is_v2 = target.is_v2
         self.mirror: LiveDeployment | None = None
-        self.header_length: int | None = None
-        self.inflates = False
-        self.accepts_gzip = False
-        self.request_id = ""
-        self.client_id = b""
-        self.traces: list[tuple[bytes, bytes]] = []
+        self.request_id = head.request_id
         self.body = b""
         self.decoded: Decoded | None = None
         self.item: WorkItem | None = None
@@ -110,35 +90,40 @@ class Scoring:
         self._options = options
         self._mirror = Mirror(self, options.mirror_in_flight_max, scheduler)
 
-    def open(self, target: Target, headers: Headers, arrived_ns: int) -> Call:
+    def open(self, target: Target, head: Head, arrived_ns: int) -> Call:
         """Decide who and where, from the head alone; holds a lease when it returns. Errors: Problem."""
         endpoint = target.endpoint
-        endpoint.authenticator.authenticate(headers.get(b"authorization"), time.time())
-        wanted = target.deployment or headers.get(b"azureml-model-deployment", b"").decode("latin-1")
-        deployment, mirror = endpoint.choose(wanted)
-        call = Call(target, deployment, arrived_ns)
+        authenticator = endpoint.authenticator
+        if head.proven_by is not authenticator:
+            authenticator.authenticate(head.authorization, time.time())
+            if authenticator.is_lasting:
+                head.proven_by = authenticator
+        deployment, mirror = endpoint.choose(target.deployment or head.deployment)
+        call = Call(target, deployment, head, arrived_ns)
         call.mirror = mirror
-        self._read_ids(call, headers)
+        if not call.request_id:
+            call.request_id = self._ids.next()
         deployment.live.lease()
         call.leased = True
         return call
 
-    def admit(self, call: Call, headers: Headers) -> None:
+    def admit(self, call: Call) -> None:
         """Whether the deployment takes this request, decided before its body is read. Errors: Problem."""
-        for name in ID_HEADERS:
-            if name in headers and len(headers[name]) > ID_CHARS_MAX:
-                raise Problem(
-                    Code.HEADERS_TOO_LARGE,
-                    f"header {name.decode()} has {len(headers[name])} characters; at most {ID_CHARS_MAX} are taken",
-                )
-        self._read_head(call, headers)
-        call.deployment.gate.check_room()
+        head, deployment = call.head, call.deployment
+        head.check(deployment.spec.body_bytes_max, self._options.gzip)
+        if head.timeout_ns:
+            call.deadline_ns = min(call.deadline_ns, call.arrived_ns + head.timeout_ns)
+        deployment.gate.check_room()
+        try:
+            deployment.live.runtime.check_room(call.deadline_ns, call.arrived_ns)
+        except RuntimeFault as fault:
+            raise problem_of(fault) from fault
 
     def submit(self, call: Call, body: bytes, reply: Callable[[Reply], None]) -> None:
         """Decode and hand over; `reply` is called once, later, unless this raises or the call is cancelled."""
         spec = call.deployment.spec
         call.deployment.record.request_bytes += len(body)
-        if call.inflates:
+        if call.head.inflates:
             body = inflate(body, spec.body_bytes_max)
         if call.mirror is not None:
             call.body = body
@@ -153,7 +138,7 @@ class Scoring:
         call.submitted_ns = now_ns()
         decode = decode_v2 if call.is_v2 else decode_score
         try:
-            decoded = decode(body, call.header_length, signature, call.target.endpoint.name, deployment.name)
+            decoded = decode(body, call.head.header_length, signature, call.target.endpoint.name, deployment.name)
             deployment.gate.enter()
             call.seated = True
             deployment.record.in_flight += 1
@@ -206,39 +191,12 @@ class Scoring:
                 call.deployment.record.answered(status, now_ns() - call.arrived_ns)
             else:
                 record.refused(status)
-        length = (b"content-length", str(len(body)).encode())
-        headers = [JSON, length, *self._names(request_id, call), *problem.headers]
-        return Reply(status=status, headers=headers, body=body)
-
-    def _read_head(self, call: Call, headers: Headers) -> None:
-        spec = call.deployment.spec
-        check_declared(headers.get(b"content-length"), spec.body_bytes_max)
-        content_type = headers.get(b"content-type")
-        if content_type != b"application/json":
-            check_media_type(content_type)
-        encoding = headers.get(b"content-encoding")
-        if encoding is not None:
-            call.inflates = check_encoding(encoding, self._options.gzip)
-        if self._options.gzip:
-            call.accepts_gzip = accepts_gzip(headers.get(b"accept-encoding", b""))
-        length = headers.get(b"inference-header-content-length")
-        if length is not None:
-            call.header_length = _whole_number(length, "Inference-Header-Content-Length")
-        timeout = headers.get(b"x-request-timeout-ms")
-        if timeout is not None:
-            wanted_ns = _whole_number(timeout, "x-request-timeout-ms") * 1_000_000
-            call.deadline_ns = min(call.deadline_ns, call.arrived_ns + wanted_ns)
-
-    def _read_ids(self, call: Call, headers: Headers) -> None:
-        """The request's id is the caller's where that is a GUID; the caller's other ids are cleaned and echoed."""
-        given = headers.get(b"x-request-id")
-        call.request_id = given.decode() if given is not None and is_guid(given) else self._ids.next()
-        client_id = headers.get(b"x-ms-client-request-id")
-        if client_id is not None:
-            call.client_id = clean_client_id(client_id)
-        for name in TRACE_HEADERS:
-            if name in headers and (value := echoed(name, headers[name])):
-                call.traces.append((name, value))
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\n%b%b" % (
+            len(body),
+            _names(request_id, call),
+            _lines(problem.headers),
+        )
+        return Reply(status, lines, body)
 
     def _finish(self, call: Call, item: WorkItem) -> None:
         """The runtime's reply: encode, count, answer, and copy to the mirror."""
@@ -251,8 +209,9 @@ class Scoring:
         except Exception:
             log.exception("request %s failed", call.request_id)
             reply = self.fail(call, internal())
-        assert call.reply is not None
-        call.reply(reply)
+        answer, call.reply = call.reply, None
+        assert answer is not None
+        answer(reply)
         if call.mirror is not None:
             self._mirror.copy(call)
 
@@ -264,12 +223,16 @@ class Scoring:
         began_ns = now_ns()
         encoded = call.decoded.encode(item.results)
         body = encoded.body
-        headers = [(b"content-type", encoded.content_type), *encoded.headers]
-        if call.accepts_gzip and len(body) >= GZIP_BYTES_MIN:
+        more = _lines(encoded.headers) if encoded.headers else b""
+        if call.head.accepts_gzip and len(body) >= GZIP_BYTES_MIN:
             body = _deflate(body)
-            headers += [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
-        headers.append((b"content-length", str(len(body)).encode()))
-        headers += self._names(call.request_id, call)
+            more += b"content-encoding: gzip\r\nvary: accept-encoding\r\n"
+        lines = b"content-type: %b\r\n%bcontent-length: %d\r\n%b" % (
+            encoded.content_type,
+            more,
+            len(body),
+            _names(call.request_id, call),
+        )
         ended_ns = now_ns()
         if ended_ns > call.deadline_ns:
             raise Problem(
@@ -288,21 +251,7 @@ class Scoring:
         )
         call.done = True
         self.close(call)
-        return Reply(status=200, headers=headers, body=body)
-
-    def _names(self, request_id: str, call: Call | None) -> list[tuple[bytes, bytes]]:
-        """The headers that say which request this was and who answered it."""
-        identity = request_id.encode()
-        if call is None:
-            return [(b"x-request-id", identity), (b"x-ms-request-id", identity)]
-        headers = [
-            (b"x-request-id", identity),
-            (b"x-ms-request-id", call.client_id or identity),
-            (b"azureml-model-deployment", call.deployment.header),
-        ]
-        if call.client_id:
-            headers.append((b"x-ms-client-request-id", call.client_id))
-        return headers + call.traces if call.traces else headers
+        return Reply(200, lines, body)
 
     def close(self, call: Call) -> None:
         """Give back what the call holds; more than once does no harm."""
@@ -317,11 +266,18 @@ class Scoring:
             call.deployment.live.release()
 
 
-def _whole_number(value: bytes, name: str) -> int:
-    if not value.isdigit() or len(value) > 15:
-        shown = value[:40].decode("latin-1")
-        raise Problem(Code.INVALID_INPUT, f"header {name} is {shown!r}; it takes a whole number")
-    return int(value)
+def _names(request_id: str, call: Call | None) -> bytes:
+    """The header lines that say which request this was and who answered it."""
+    identity = request_id.encode()
+    if call is None:
+        return b"x-request-id: %b\r\nx-ms-request-id: %b\r\n" % (identity, identity)
+    head = call.head
+    named = (identity, head.client_id or identity, call.deployment.line, head.echo)
+    return b"x-request-id: %b\r\nx-ms-request-id: %b\r\n%b%b" % named
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 def _deflate(body: bytes) -> bytes:

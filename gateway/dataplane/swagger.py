@@ -135,14 +135,15 @@ def _body(data: Document) -> Document:
 
 
 def _rows_schema(signature: Signature, version: str) -> Document | None:
-    """The bare tensor: only a model with one input takes it."""
-    return _tensor_schema(signature.inputs[0], version) if len(signature.inputs) == 1 else None
+    """The bare tensor: only a model that needs one input takes it."""
+    needed = signature.required(())
+    return _tensor_schema(needed[0], version) if len(needed) == 1 else None
 
 
 def _named_schema(signature: Signature, version: str) -> Document:
     return {
         "type": "object",
-        "required": [spec.name for spec in signature.inputs],
+        "required": [spec.name for spec in signature.required(())],
         "properties": {spec.name: _tensor_schema(spec, version) for spec in signature.inputs},
         "additionalProperties": False,
     }

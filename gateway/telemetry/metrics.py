@@ -3,13 +3,15 @@
 Why one table: names, labels and buckets are promises to dashboards; the page, docs/reference/metrics.md and the tests
 all read them here. Only this file and triton.py name prometheus_client.
 Units: seconds and bytes, as Prometheus wants them; traffic in percent, as the YAML writes it.
-Bounds: no label takes a value that a caller may choose; a deployment shows at most 140 series beside its status
-codes, the rest of the gateway at most 60 (tests/contract/test_metrics_page.py).
+Bounds: no label takes a value that a caller may choose; a deployment, its endpoint's series with it, shows at most
+140 series beside its status codes (and 13 more with Triton's names), a GPU 3, and the rest of the gateway at most 60
+(tests/contract/test_metrics_page.py).
 Source: contract, operators and users, section 2.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,6 +28,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from gateway.telemetry import triton
+from gateway.telemetry.gpu import GpuFacts
 from gateway.telemetry.record import DURATION_EDGES_NS, ROWS_EDGES, STAGE_EDGES_NS
 from gateway.telemetry.totals import DeploymentTotals, EndpointTotals, HistogramTotals, ScorerTotals
 
@@ -51,6 +54,7 @@ def _seconds(edges_ns: Sequence[int]) -> tuple[float, ...]:
 
 
 _ONE = ("endpoint", "deployment")
+_GPU = ("gpu",)
 
 TABLE: tuple[Row, ...] = (
     Row(
@@ -87,6 +91,19 @@ TABLE: tuple[Row, ...] = (
         labels=_ONE,
     ),
     Row(
+        name="gateway_queue_oldest_seconds",
+        kind="gauge",
+        help="How long the request that waits longest has waited for an instance, in the queue or in a batch that no "
+        "instance has taken yet; 0 when none waits.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_batch_rows_limit",
+        kind="gauge",
+        help="Rows that a run of the model may have now: the batch limit, or less where slo_ms asks for it.",
+        labels=_ONE,
+    ),
+    Row(
         name="gateway_batch_size",
         kind="histogram",
         help="Rows in each run of the model; the count is the number of runs, the sum the number of rows.",
@@ -97,6 +114,19 @@ TABLE: tuple[Row, ...] = (
         name="gateway_batched_requests_total",
         kind="counter",
         help="Requests that took part in successful runs of the model.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_batch_positions_total",
+        kind="counter",
+        help="Positions (rows times padded length; rows where no length is padded) that runs of a deployment with "
+        "padding or batch sizes computed.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_padding_positions_total",
+        kind="counter",
+        help="Positions of gateway_batch_positions_total that were padding: the share of work that was wasted.",
         labels=_ONE,
     ),
     Row(
@@ -148,6 +178,13 @@ TABLE: tuple[Row, ...] = (
         labels=("endpoint", "reason"),
     ),
     Row(
+        name="gateway_slo_seconds",
+        kind="gauge",
+        help="The time within which the endpoint shall answer (gateway.slo_ms), an edge of its request durations; "
+        "absent without one.",
+        labels=("endpoint",),
+    ),
+    Row(
         name="gateway_traffic_weight",
         kind="gauge",
         help="Percent of the endpoint's traffic that the deployment is meant to get.",
@@ -183,9 +220,29 @@ TABLE: tuple[Row, ...] = (
         help="Connections that callers hold open on the scoring listener now.",
     ),
     Row(
-        name="gateway_connections_refused_total",
+        name="gateway_edge_refused_total",
         kind="counter",
-        help="Connections that were closed because the bound on connections was reached.",
+        help="Connections, requests and headers that the scoring listener refused before there was a request to "
+        "route, by reason; connections: their bound was reached.",
+        labels=("reason",),
+    ),
+    Row(
+        name="gateway_gpu_memory_used_bytes",
+        kind="gauge",
+        help="Memory of the GPU that is in use, whoever uses it; absent without NVML.",
+        labels=_GPU,
+    ),
+    Row(
+        name="gateway_gpu_memory_total_bytes",
+        kind="gauge",
+        help="Memory of the GPU; absent without NVML.",
+        labels=_GPU,
+    ),
+    Row(
+        name="gateway_gpu_utilization_ratio",
+        kind="gauge",
+        help="Share of the driver's last sample period in which the GPU ran something; absent without NVML.",
+        labels=_GPU,
     ),
     Row(
         name="gateway_tls_certificate_expiry_timestamp_seconds",
@@ -232,7 +289,10 @@ class DeploymentFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorFacts:
-    """What only the supervisor knows. `*_unix_s` seconds since 1970; maps go from label value to number."""
+    """What only the supervisor knows. `*_unix_s` seconds since 1970; maps go from label value to number.
+
+    `slos_s`: by endpoint, for those that have one.
+    """
 
     version: str
     python: str
@@ -244,6 +304,8 @@ class SupervisorFacts:
     is_last_reload_applied: bool = True
     config_reloads: Mapping[str, int] = field(default_factory=dict)
     deployments: tuple[DeploymentFacts, ...] = ()
+    slos_s: Mapping[str, float] = field(default_factory=dict)
+    gpus: tuple[GpuFacts, ...] = ()
 
 
 def render(
@@ -280,8 +342,8 @@ def reference() -> str:
         "",
         "Served on the telemetry listener at `/metrics`. This page is made from the table in",
         "`gateway/telemetry/metrics.py`; a test keeps the two equal. Label values of deleted endpoints and",
-        "deployments vanish. A deployment shows at most 140 series beside its status codes, the rest of the gateway",
-        "at most 60.",
+        "deployments vanish. A deployment, its endpoint's series with it, shows at most 140 series beside its status",
+        "codes (and 13 more with Triton's names), a GPU 3, the rest of the gateway at most 60.",
         "",
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
@@ -290,6 +352,17 @@ def reference() -> str:
     lines += ["", "## Buckets", "", "| histogram | upper edges |", "|---|---|"]
     lines += [f"| `{row.name}` | {_code(_texts(row.edges))} |" for row in TABLE if row.edges]
     lines += [
+        "",
+        "The durations of an endpoint that has an SLO (`gateway: {slo_ms: 42}` in its YAML) have that time as one",
+        "more edge, so the share of answers within it is counted, not estimated:",
+        "",
+        "```promql",
+        'sum(rate(gateway_request_duration_seconds_bucket{endpoint="digits", le="0.042"}[5m]))',
+        '  / sum(rate(gateway_request_duration_seconds_count{endpoint="digits"}[5m]))',
+        "```",
+        "",
+        "`gateway_slo_seconds` tells the edge. When the SLO changes, what was observed before counts as not within",
+        "the new one where its bucket cannot tell: the new edge's count is a lower bound, and its growth is exact.",
         "",
         "A quantile made from these buckets is right to the bucket it falls in. For long-tailed times that is within",
         "a tenth; where a tail ends in the lower part of a wide bucket (10 to 15 ms, 250 to 500 ms), the estimate is",
@@ -373,6 +446,16 @@ class _Page(Collector):
         self._put_each("gateway_config_reloads_total", facts.config_reloads)
         if facts.tls_expiry_unix_s is not None:
             self._put("gateway_tls_certificate_expiry_timestamp_seconds", facts.tls_expiry_unix_s)
+        for endpoint, slo_s in sorted(facts.slos_s.items()):
+            self._put("gateway_slo_seconds", slo_s, endpoint)
+        for gpu in facts.gpus:
+            for name, value in (
+                ("gateway_gpu_memory_used_bytes", gpu.used_bytes),
+                ("gateway_gpu_memory_total_bytes", gpu.total_bytes),
+                ("gateway_gpu_utilization_ratio", gpu.utilization),
+            ):
+                if value is not None:
+                    self._put(name, value, str(gpu.index))
         for one in facts.deployments:
             names = (one.endpoint, one.deployment)
             self._put("gateway_traffic_weight", one.traffic, *names)
@@ -381,7 +464,7 @@ class _Page(Collector):
 
     def _put_totals(self, totals: ScorerTotals) -> None:
         self._put("gateway_connections_open", totals.connections_open)
-        self._put("gateway_connections_refused_total", totals.connections_refused)
+        self._put_each("gateway_edge_refused_total", totals.edge_refused)
         self._put_each("gateway_requests_total", totals.unknown, "", "")
         for name, endpoint in sorted(totals.endpoints.items()):
             self._put_endpoint(name, endpoint)
@@ -403,7 +486,11 @@ class _Page(Collector):
         for name, value in (
             ("gateway_requests_in_flight", totals.in_flight),
             ("gateway_queue_depth", totals.queue_depth),
+            ("gateway_queue_oldest_seconds", totals.queue_oldest_ns / 1e9),
+            ("gateway_batch_rows_limit", totals.batch_rows_limit),
             ("gateway_batched_requests_total", totals.items),
+            ("gateway_batch_positions_total", totals.positions),
+            ("gateway_padding_positions_total", totals.padding_positions),
             ("gateway_failed_runs_total", totals.failed_runs),
             ("gateway_expired_total", totals.expired),
             ("gateway_cancelled_total", totals.cancelled),
@@ -421,4 +508,8 @@ def _buckets(edges: Sequence[float], totals: HistogramTotals) -> list[tuple[str,
     for edge, count in zip((*_texts(edges), "+Inf"), totals.counts, strict=True):
         below += count
         buckets.append((edge, below))
+    if totals.slo_us:
+        slo_s = totals.slo_us / 1e6
+        at = bisect_left(edges, slo_s)
+        buckets.insert(at, (str(slo_s), (buckets[at - 1][1] if at else 0) + totals.below_slo))
     return buckets

@@ -5,6 +5,7 @@ once must never go back, so a dead scorer's last report stays in the sum for as 
 Units: `*_us` microseconds (a sum in nanoseconds would outgrow MessagePack's 64 bits within months at a thousand
 requests in flight), `*_ns` nanoseconds, bytes, rows. Keys: endpoint name, then deployment name.
 Laws: `add` is associative and commutative, with `ScorerTotals()` as its zero (tests/unit, by property).
+An endpoint's SLO may change: `re_edge` makes reports from before and after it ones that may be added.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ from typing import Any
 
 import msgspec
 
-# Fields that say when, not how many: the later one wins.
-_LATEST = frozenset({"last_run_ns"})
+# Fields that say when or how long, not how many: the largest is that of all.
+_LARGEST = frozenset({"last_run_ns", "queue_oldest_ns", "batch_rows_limit"})
 
 
 class HistogramTotals(msgspec.Struct, frozen=True, array_like=True):
-    """`counts` has one more element than the histogram has edges; `total` is the sum of the observed values."""
+    """`counts` has one more element than the histogram has edges; `total` is the sum of the observed values.
+
+    `slo_us`: one more edge, between two others, 0 for none; `below_slo`: how many of the bucket that holds it are
+    known to be at or under it. What was observed before the edge was set is not known to be: it is a lower bound.
+    """
 
     counts: tuple[int, ...]
     total: int
+    slo_us: int = 0
+    below_slo: int = 0
 
     @property
     def count(self) -> int:
@@ -37,12 +44,14 @@ class RunTotals(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeploymentTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """One deployment in one scorer, or summed over scorers. `in_flight` and `queue_depth` are of this moment.
+    """One deployment in one scorer, or summed over scorers. `in_flight`, `queue_depth` and `queue_oldest_ns` (the age
+    of who waits longest, the largest of all scorers') are of this moment.
 
     `codes`: answers by status. `runs`, `rows`, `items`, `run_ns`: successful runs of the model, the rows and requests
     in them and their time. `last_run_ns`: monotonic, 0 for never. `by_rows`: successful runs by batch size.
     `mirrored`: copies of other requests that it was meant to get, by outcome. `expired` and `cancelled` never ran;
-    `hung_up` counts callers who left before their answer, whether it ran or not.
+    `hung_up` counts callers who left before their answer, whether it ran or not. `positions`, `padding_positions`:
+    what runs with padding computed, in rows times padded lengths, and how much of it was padding.
     """
 
     duration: HistogramTotals
@@ -65,10 +74,14 @@ class DeploymentTotals(msgspec.Struct, frozen=True, kw_only=True):
     expired: int = 0
     cancelled: int = 0
     hung_up: int = 0
+    positions: int = 0
+    padding_positions: int = 0
     request_bytes: int = 0
     response_bytes: int = 0
     in_flight: int = 0
     queue_depth: int = 0
+    queue_oldest_ns: int = 0
+    batch_rows_limit: int = 0
 
 
 class EndpointTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,16 +93,18 @@ class EndpointTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScorerTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one scorer counted. `unknown`: answers to paths of no endpoint, by status."""
+    """Everything one scorer counted. `unknown`: answers to paths of no endpoint, by status. `edge_refused`: what its
+    listener refused, by reason.
+    """
 
     endpoints: dict[str, EndpointTotals] = {}
     unknown: dict[int, int] = {}
     connections_open: int = 0
-    connections_refused: int = 0
+    edge_refused: dict[str, int] = {}
 
 
 def add(a: ScorerTotals, b: ScorerTotals) -> ScorerTotals:
-    """Both together, exactly; gauges are summed too."""
+    """Both together, exactly; gauges are summed too. Of two SLOs the larger stays: `re_edge` leaves only one."""
     total = _plus(a, b)
     assert isinstance(total, ScorerTotals)
     return total
@@ -101,7 +116,7 @@ def fold(dead: ScorerTotals) -> ScorerTotals:
         name: msgspec.structs.replace(
             endpoint,
             deployments={
-                key: msgspec.structs.replace(value, in_flight=0, queue_depth=0)
+                key: msgspec.structs.replace(value, in_flight=0, queue_depth=0, queue_oldest_ns=0, batch_rows_limit=0)
                 for key, value in endpoint.deployments.items()
             },
         )
@@ -123,6 +138,33 @@ def restrict(totals: ScorerTotals, served: Mapping[str, Collection[str]]) -> Sco
     return msgspec.structs.replace(totals, endpoints=endpoints)
 
 
+def re_edge(totals: ScorerTotals, slo_us: Mapping[str, int], before: ScorerTotals) -> ScorerTotals:
+    """With the SLO that each endpoint has now, by name; endpoints that are not named keep theirs.
+
+    What was counted by another SLO is not known to be within this one, except what `before`, an earlier report of the
+    same scorer, knew of it: so a bucket never goes back while some scorers have a new SLO already.
+    """
+    endpoints = {
+        name: _re_edge_endpoint(endpoint, slo_us[name], before.endpoints.get(name)) if name in slo_us else endpoint
+        for name, endpoint in totals.endpoints.items()
+    }
+    return msgspec.structs.replace(totals, endpoints=endpoints)
+
+
+def _re_edge_endpoint(totals: EndpointTotals, slo_us: int, before: EndpointTotals | None) -> EndpointTotals:
+    known = before.deployments if before is not None else {}
+    deployments = {}
+    for name, value in totals.deployments.items():
+        duration = value.duration
+        if duration.slo_us != slo_us:
+            earlier = known[name].duration if name in known else duration
+            below = earlier.below_slo if earlier.slo_us == slo_us else 0
+            duration = msgspec.structs.replace(duration, slo_us=slo_us, below_slo=below)
+            value = msgspec.structs.replace(value, duration=duration)
+        deployments[name] = value
+    return msgspec.structs.replace(totals, deployments=deployments)
+
+
 def _plus(a: Any, b: Any) -> Any:
     """Adds two values of one shape, field by field, so that a new field is never forgotten."""
     match a:
@@ -133,10 +175,18 @@ def _plus(a: Any, b: Any) -> Any:
         case dict():
             both = {key: _plus(value, b[key]) if key in b else value for key, value in a.items()}
             return both | {key: value for key, value in b.items() if key not in a}
+        case HistogramTotals():
+            return _histogram_plus(a, b)
         case _:
             return type(a)(**{name: _field_plus(name, a, b) for name in a.__struct_fields__})
 
 
 def _field_plus(name: str, a: Any, b: Any) -> Any:
     x, y = getattr(a, name), getattr(b, name)
-    return max(x, y) if name in _LATEST else _plus(x, y)
+    return max(x, y) if name in _LARGEST else _plus(x, y)
+
+
+def _histogram_plus(a: HistogramTotals, b: HistogramTotals) -> HistogramTotals:
+    slo_us = max(a.slo_us, b.slo_us)
+    below_slo = sum(one.below_slo for one in (a, b) if one.slo_us == slo_us)
+    return HistogramTotals(_plus(a.counts, b.counts), a.total + b.total, slo_us, below_slo)

@@ -7,13 +7,18 @@ import random
 import re
 import subprocess
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from gateway.errors import Code
 from gateway.telemetry import triton
+from gateway.telemetry.gpu import GpuFacts
 from gateway.telemetry.metrics import (
     TABLE,
     DeploymentFacts,
@@ -23,7 +28,15 @@ from gateway.telemetry.metrics import (
     render,
     wants_open_metrics,
 )
-from gateway.telemetry.record import DURATION_EDGES_NS, OUTCOMES, REASONS, DeploymentRecord, Histogram, ScorerRecord
+from gateway.telemetry.record import (
+    DURATION_EDGES_NS,
+    EDGE_REASONS,
+    OUTCOMES,
+    REASONS,
+    DeploymentRecord,
+    Histogram,
+    ScorerRecord,
+)
 from gateway.telemetry.totals import ScorerTotals, add
 from tests.support.promtool import promtool
 
@@ -47,12 +60,15 @@ def _load(record: DeploymentRecord) -> None:
     record.response_bytes += 100
     record.in_flight = 2
     record.queue_depth = 1
+    record.queue_oldest_ns = 500 * MS
 
 
 def _totals(deployments: int) -> ScorerTotals:
     """A scorer with one deployment an endpoint, which is what costs most series a deployment."""
     record = ScorerRecord()
+    record.edge_refused({"connections": 2})
     for number in range(deployments):
+        record.endpoint(f"endpoint{number}").keep_slo(9_500_000)
         _load(record.deployment(f"endpoint{number}", "blue"))
         for reason in REASONS:
             record.endpoint(f"endpoint{number}").rejected(reason)
@@ -60,7 +76,7 @@ def _totals(deployments: int) -> ScorerTotals:
     return record.snapshot()
 
 
-def _facts(deployments: int) -> SupervisorFacts:
+def _facts(deployments: int, gpus: int = 1) -> SupervisorFacts:
     return SupervisorFacts(
         version="0.1.0",
         python="3.11.7",
@@ -82,6 +98,8 @@ def _facts(deployments: int) -> SupervisorFacts:
             )
             for number in range(deployments)
         ),
+        slos_s={f"endpoint{number}": 0.0095 for number in range(deployments)},
+        gpus=tuple(GpuFacts(index=index, used_bytes=10, total_bytes=100, utilization=0.5) for index in range(gpus)),
     )
 
 
@@ -105,6 +123,7 @@ def test_the_page_shows_what_was_counted() -> None:
     assert _value(samples, "gateway_requests_total", **one, code="200") == 2
     assert _value(samples, "gateway_requests_total", endpoint="", deployment="", code="404") == 2
     assert _value(samples, "gateway_request_duration_seconds_bucket", **one, le="0.0075") == 0
+    assert _value(samples, "gateway_request_duration_seconds_bucket", **one, le="0.0095") == 6
     assert _value(samples, "gateway_request_duration_seconds_bucket", **one, le="0.01") == 6
     assert _value(samples, "gateway_request_duration_seconds_bucket", **one, le="+Inf") == 6
     assert _value(samples, "gateway_request_duration_seconds_count", **one) == 6
@@ -115,6 +134,14 @@ def test_the_page_shows_what_was_counted() -> None:
     assert _value(samples, "gateway_rejected_total", endpoint="endpoint0", reason="queue_full") == 2
     assert _value(samples, "gateway_mirror_total", **one, outcome="dropped") == 2
     assert _value(samples, "gateway_requests_in_flight", **one) == 4
+    assert _value(samples, "gateway_queue_depth", **one) == 2
+    assert _value(samples, "gateway_queue_oldest_seconds", **one) == 0.5
+    assert _value(samples, "gateway_slo_seconds", endpoint="endpoint0") == 0.0095
+    assert _value(samples, "gateway_edge_refused_total", reason="connections") == 4
+    assert _value(samples, "gateway_edge_refused_total", reason="slow_head") == 0
+    assert _value(samples, "gateway_gpu_memory_used_bytes", gpu="0") == 10
+    assert _value(samples, "gateway_gpu_memory_total_bytes", gpu="0") == 100
+    assert _value(samples, "gateway_gpu_utilization_ratio", gpu="0") == 0.5
     assert _value(samples, "gateway_traffic_weight", **one) == 90
     assert _value(samples, "gateway_model_info", **one, version="1", sha256="ab" * 32, provider="cpu") == 1
     assert _value(samples, "gateway_scorers", state="ready") == 2
@@ -140,7 +167,16 @@ def test_without_tls_or_deployments_the_page_still_stands() -> None:
     facts = SupervisorFacts(version="0", python="3", onnxruntime="1", started_unix_s=0, is_last_reload_applied=False)
     samples = _samples(render(ScorerTotals(), facts))
     assert _value(samples, "gateway_config_last_reload_success") == 0
-    assert not any(name.startswith("gateway_tls") for name, _ in samples)
+    absent = ("gateway_tls", "gateway_gpu", "gateway_slo")
+    assert not any(name.startswith(absent) for name, _ in samples)
+
+
+def test_what_a_gpu_does_not_tell_is_left_out() -> None:
+    gpus = (GpuFacts(index=3, used_bytes=1, total_bytes=2), GpuFacts(index=4))
+    facts = SupervisorFacts(version="0", python="3", onnxruntime="1", started_unix_s=0, gpus=gpus)
+    shown = {key for key in _samples(render(ScorerTotals(), facts)) if key[0].startswith("gateway_gpu")}
+    gpu3 = frozenset({("gpu", "3")})
+    assert shown == {("gateway_gpu_memory_used_bytes", gpu3), ("gateway_gpu_memory_total_bytes", gpu3)}
 
 
 def test_both_formats_say_the_same() -> None:
@@ -167,13 +203,75 @@ def test_the_accept_header_chooses_the_format(accept: str, is_open: bool) -> Non
     assert content_type == f"{expected}; charset=utf-8"
 
 
-@pytest.mark.parametrize("deployments", [0, 1, 3])
-@pytest.mark.parametrize("triton_aliases", [False, True])
-def test_the_number_of_series_is_bounded(deployments: int, triton_aliases: bool) -> None:
-    series = _samples(render(_totals(deployments), _facts(deployments), triton_aliases))
-    codes = [key for key in series if key[0] == "gateway_requests_total"]
-    assert len(series) - len(codes) <= 60 + 140 * deployments
-    assert len(codes) == len(CODES) * deployments + 1
+def _series(deployments: int, gpus: int = 0, triton_aliases: bool = False) -> int:
+    series = _samples(render(_totals(deployments), _facts(deployments, gpus), triton_aliases))
+    codes = sum(name == "gateway_requests_total" for name, _ in series)
+    assert codes == len(CODES) * deployments + 1
+    return len(series) - codes
+
+
+def test_the_number_of_series_is_bounded() -> None:
+    alone = _series(0)
+    assert alone <= 60
+    for deployments in (1, 3):
+        own = _series(deployments) - alone
+        assert own <= 140 * deployments
+        assert _series(deployments, triton_aliases=True) - alone - own == 13 * deployments
+    assert _series(0, gpus=8) - alone == 3 * 8
+
+
+def _buckets(record: ScorerRecord) -> list[tuple[float, float]]:
+    """Upper edge and count of the durations of the only deployment, as they stand on the page."""
+    families = parse_text(render(record.snapshot(), _facts(0)).decode())
+    samples = next(one.samples for one in families if one.name == "gateway_request_duration_seconds")
+    return [(float(one.labels["le"]), one.value) for one in samples if one.name.endswith("_bucket")]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 300_000_000),
+    st.lists(st.integers(0, 20_000 * MS), max_size=8),
+    st.lists(st.integers(0, 20_000 * MS), max_size=8),
+)
+def test_the_edge_of_an_slo_stands_in_its_place(slo_us: int, before: list[int], after: list[int]) -> None:
+    record = ScorerRecord()
+    for duration_ns in before:
+        record.deployment("digits", "blue").answered(200, duration_ns)
+    record.endpoint("digits").keep_slo(slo_us * 1000)
+    for duration_ns in after:
+        record.deployment("digits", "blue").answered(200, duration_ns)
+    record.deployment("digits", "blue")
+    buckets = _buckets(record)
+    edges = [edge for edge, _ in buckets]
+    assert edges == sorted({*(edge / 1e9 for edge in DURATION_EDGES_NS), slo_us / 1e6, float("inf")})
+    counts = dict(buckets)
+    assert [count for _, count in buckets] == sorted(counts.values())
+    for edge_ns in DURATION_EDGES_NS:
+        assert counts[edge_ns / 1e9] == sum(duration <= edge_ns for duration in before + after)
+    # What came before may count as not within it; what came after is counted exactly.
+    within = [sum(duration <= slo_us * 1000 for duration in durations) for durations in (before, after)]
+    assert within[1] <= counts[slo_us / 1e6] <= sum(within)
+    if not before:
+        assert counts[slo_us / 1e6] == within[1]
+
+
+def test_the_slo_that_is_told_is_the_edge_that_is_shown() -> None:
+    samples = _samples(render(_totals(1), _facts(1)))
+    slo_s = _value(samples, "gateway_slo_seconds", endpoint="endpoint0")
+    assert ("gateway_request_duration_seconds_bucket", str(slo_s)) in {
+        (name, dict(labels).get("le")) for name, labels in samples
+    }
+
+
+def test_every_reason_that_the_listener_gives_has_a_series() -> None:
+    """Read from its source: what it counts by name, and the codes and reasons of what it refuses."""
+    source = (Path(__file__).parents[2] / "gateway" / "listener.py").read_text()
+    codes = {Code[name].text for name in re.findall(r"\bCode\.([A-Z_]+)", source)}
+    named = set(re.findall(r'(?:reason=|count_refusal\()"(\w+)"', source))
+    assert {"connections", "slow_head", "slow_body", "slow_read", "underscore_header"} <= named
+    # These two have a reason of their own beside the code.
+    codes -= {Code.DEADLINE_EXCEEDED.text, Code.UNAVAILABLE.text}
+    assert named | codes <= set(EDGE_REASONS)
 
 
 def test_a_deployment_that_is_gone_takes_its_series_along() -> None:

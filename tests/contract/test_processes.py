@@ -15,11 +15,13 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 
 from gateway.channel import (
     Abort,
@@ -42,13 +44,14 @@ from gateway.controlplane.certificates import ensure_certificates
 from gateway.controlplane.management import answer
 from gateway.controlplane.state import read_keys
 from gateway.credentials import digest
-from gateway.listener import HttpLimits, bind
+from gateway.listener import HttpLimits, HttpServer, bind
 from gateway.scorer import Scorer
 from gateway.seats import SeatTable
 from gateway.settings import load_settings
 from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, SnapshotSpec
 from gateway.supervisor import Supervisor, _seats, serve
 from gateway.telemetry.totals import ScorerTotals
+from gateway.tls import Pair, read_pair
 from runtimes import RuntimeSpec
 from tests.support import models
 
@@ -68,12 +71,11 @@ async def until(condition: Callable[[], bool]) -> None:
 # A scorer, driven by messages.
 
 
-def scorer_settings(cert: str = "", key: str = "") -> ScorerSettings:
+def scorer_settings(tls: Pair | None = None) -> ScorerSettings:
     return ScorerSettings(
         scorers=1,
         http=HttpLimits(),
-        tls_cert=cert,
-        tls_key=key,
+        tls=tls,
         tls_profile="intermediate",
         domain="models.example",
         gzip=True,
@@ -131,13 +133,13 @@ def drive(story: Callable[[Driven], Awaitable[None]], settings: ScorerSettings) 
         ours.setblocking(False)
         theirs.setblocking(False)
         seats_fd = SeatTable.create(1)
-        scorer = asyncio.create_task(Scorer(listening, seats_fd).run(theirs))
+        scorer = asyncio.create_task(Scorer([listening], seats_fd).run(theirs))
         channel = await Channel.over(ours, handle)
         reading = asyncio.create_task(channel.serve())
-        scheme = "https" if settings.tls_cert else "http"
+        scheme = "https" if settings.tls else "http"
         verify: Any = False
-        if settings.tls_cert:
-            verify = ssl.create_default_context(cafile=str(Path(settings.tls_cert).parent / "ca.pem"))
+        if settings.tls is not None:
+            verify = ssl.create_default_context(cafile=str(Path(settings.tls.cert_name).parent / "ca.pem"))
         async with httpx.AsyncClient(
             base_url=f"{scheme}://127.0.0.1:{port}",
             verify=verify,
@@ -225,23 +227,56 @@ def test_a_deployment_that_is_dropped_is_drained_and_its_metrics_vanish() -> Non
 
 
 def test_a_scorer_reloads_its_certificate_and_drains(tmp_path: Path) -> None:
-    pair = ensure_certificates(tmp_path, ["localhost"])
+    paths = ensure_certificates(tmp_path, ["localhost"])
+    first = read_pair(paths.cert, paths.key)
 
     async def story(driven: Driven) -> None:
         await driven.channel.call(Prepare(spec=digits(1, "blue", traffic={"blue": 100}), learned={}))
         await driven.channel.call(Commit(revision=1))
         assert (await driven.score()).status_code == 200
         ensure_certificates(tmp_path, ["localhost", "new.example"])
-        await driven.channel.call(ReloadTls())
+        second = read_pair(paths.cert, paths.key)
+        await driven.channel.call(ReloadTls(pair=second))
         assert (await driven.score()).status_code == 200
-        pair.key.write_text("not a key")
-        with pytest.raises(RemoteFailed):
-            await driven.channel.call(ReloadTls())
+        with pytest.raises(RemoteFailed, match="cannot be served"):
+            await driven.channel.call(ReloadTls(pair=replace(second, key=b"not a key")))
+        assert (await driven.score()).status_code == 200
         await driven.channel.call(Drain(grace_s=0, timeout_s=5))
         with pytest.raises(httpx.TransportError):
             await driven.score()
 
-    drive(story, scorer_settings(str(pair.cert), str(pair.key)))
+    drive(story, scorer_settings(first))
+
+
+def test_a_scorer_accepts_for_another_for_as_long_as_it_is_told_to() -> None:
+    async def run() -> None:
+        (own,), (other,) = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
+        server = HttpServer(nothing_here, HttpLimits(), None)
+        await server.start(own)
+        for _ in range(2):
+            await server.cover({1: other})
+            assert await status_of(other) == 404
+            await server.cover({})
+            with pytest.raises(httpx.TimeoutException):
+                # The socket still listens, for the one whose it is: the connection waits.
+                await status_of(other, timeout_s=0.3)
+        await server.cover({1: other})
+        assert await server.drain(1)
+        with pytest.raises(httpx.TimeoutException):
+            await status_of(other, timeout_s=0.3)
+        await server.close()
+        other.close()
+
+    asyncio.run(run())
+
+
+async def nothing_here(scope: Any, receive: Any, send: Any) -> None:
+    await PlainTextResponse("nothing here", 404)(scope, receive, send)
+
+
+async def status_of(listening: socket.socket, timeout_s: float = DEADLINE_S) -> int:
+    async with httpx.AsyncClient(timeout=timeout_s) as client:
+        return (await client.get(f"http://127.0.0.1:{listening.getsockname()[1]}/")).status_code
 
 
 # A supervisor, with real scorer processes.

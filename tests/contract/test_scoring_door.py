@@ -11,6 +11,7 @@ import gzip
 import logging
 import re
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -21,14 +22,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.credentials import sign_token
-from gateway.dataplane.body import check_declared
+from gateway.dataplane.authenticate import Authenticator
+from gateway.dataplane.body import declared_length
+from gateway.dataplane.live import LiveSnapshot
 from gateway.dataplane.oidc import KeysNeeded
 from gateway.dataplane.score import ScoringOptions
 from gateway.errors import Code, Problem
 from gateway.snapshot import AuthSpec
 from runtimes import BatchLimits
 from runtimes.simulated import Behaviour, SimulatedSession
-from tests.support.door import BEARER, OTHER_KEY, POISON, WAYS, Door, EchoSession, Part, ask, open_door
+from tests.support.door import BEARER, OTHER_KEY, POISON, WAYS, WIRED, Door, EchoSession, Part, ask, keys, open_door
 from tests.support.wire import connected, parse, port_of, run, talk
 
 SCORE = "/endpoints/digits/score"
@@ -38,6 +41,13 @@ V2_ROWS = {"inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP32", "data":
 GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 MODEL = SimulatedSession(7)
 RIGHT = MODEL.answer(np.array([[1, 2], [3, 4]], np.float32)).tolist()
+
+
+@pytest.fixture(params=WIRED)
+def wired(request: pytest.FixtureRequest) -> str:
+    """Over a socket: by way of the application's task, or of the lane."""
+    way: str = request.param
+    return way
 
 
 @pytest.fixture(params=WAYS)
@@ -187,13 +197,13 @@ def test_both_keys_open_the_door(authorization: str, way: str) -> None:
 
 
 @pytest.mark.parametrize(("blanks", "status"), [(b" ", 200), (b"\t ", 200), (b"\x0b", 400), (b"\xa0", 401)])
-def test_blanks_after_a_key_do_not_belong_to_it(blanks: bytes, status: int) -> None:
+def test_blanks_after_a_key_do_not_belong_to_it(blanks: bytes, status: int, wired: str) -> None:
     body = orjson.dumps(ROWS)
     lines = [b"POST /endpoints/digits/score HTTP/1.1", b"Host: a", b"Connection: close"]
     lines += [b"Content-Length: %d" % len(body), b"Authorization: " + BEARER.encode() + blanks]
 
     async def main() -> None:
-        async with open_door("wire") as (door, _):
+        async with open_door(wired) as (door, _):
             (answer,) = parse(await talk(port_of_door(door), b"\r\n".join([*lines, b"", body])))
             assert answer.status == status
 
@@ -245,7 +255,7 @@ def test_405_says_which_method_is_allowed(method: str, way: str) -> None:
                 # In-process nothing takes the body from the answer to HEAD; a server must.
                 if method != "HEAD":
                     assert method in check_refusal(answer, 405, "method_not_allowed", is_v2=is_v2)
-                elif way == "wire":
+                elif way != "asgi":
                     assert answer.content == b""
 
     run(main())
@@ -456,6 +466,8 @@ def test_an_answer_that_cannot_be_written_is_a_refusal(way: str, monkeypatch: py
 class LateKeys:
     """An authenticator that knows its keys from the second time on."""
 
+    is_lasting = False
+
     def __init__(self) -> None:
         self.refreshed = 0
 
@@ -470,11 +482,30 @@ class LateKeys:
 def test_a_token_whose_key_is_not_known_yet_waits_for_the_keys(way: str) -> None:
     async def main() -> None:
         async with open_door(way) as (door, client):
-            keys = LateKeys()
-            door.endpoint.authenticator = keys  # type: ignore[assignment]
+            late = LateKeys()
+            door.endpoint.authenticator = late  # type: ignore[assignment]
             assert (await client.post(SCORE, json=ROWS)).json() == RIGHT
             assert (await client.post(SCORE, json=ROWS)).json() == RIGHT
-            assert keys.refreshed == 1
+            assert late.refreshed == 1
+
+    run(main())
+
+
+def test_what_a_connection_sent_before_opens_nothing_once_the_keys_have_changed(wired: str) -> None:
+    other = AuthSpec(mode="key", key_digests=(sha256(b"quite-another-key").digest(),))
+
+    async def main() -> None:
+        async with open_door(wired) as (door, client):
+            for _ in range(3):
+                assert (await client.post(SCORE, json=ROWS)).json() == RIGHT
+            door.endpoint.authenticator = Authenticator(other, "Digits")
+            check_refusal(await client.post(SCORE, json=ROWS), 401, "unauthenticated")
+            door.endpoint.authenticator = Authenticator(keys(), "Digits")
+            assert (await client.post(SCORE, json=ROWS)).json() == RIGHT
+            door.cell.publish(LiveSnapshot(revision=2, endpoints={}, targets={}))
+            check_refusal(await client.post(SCORE, json=ROWS), 404, "not_found")
+            assert door.server is not None
+            assert door.server.edge.total_requests == 6
 
     run(main())
 
@@ -502,10 +533,10 @@ def test_without_a_domain_there_is_no_routing_by_host_name(way: str) -> None:
 )
 @pytest.mark.parametrize("size", [b"Content-Length: 90000", b"Transfer-Encoding: chunked"])
 def test_what_the_head_decides_is_answered_though_the_body_never_comes(
-    lines: bytes, status: int, size: bytes
+    lines: bytes, status: int, size: bytes, wired: str
 ) -> None:
     async def main() -> None:
-        async with open_door("wire") as (door, _), connected(port_of_door(door)) as peer:
+        async with open_door(wired) as (door, _), connected(port_of_door(door)) as peer:
             await peer.send(
                 b"POST /endpoints/digits/score HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n" + size + b"\r\n\r\n"
             )
@@ -532,12 +563,12 @@ def port_of_door(door: Door) -> int:
     return port_of(door.server)
 
 
-def test_a_body_that_does_not_arrive_in_time_is_408_and_the_connection_goes_on() -> None:
+def test_a_body_that_does_not_arrive_in_time_is_408_and_the_connection_goes_on(wired: str) -> None:
     head = b"POST /endpoints/digits/score HTTP/1.1\r\nHost: a\r\nAuthorization: " + BEARER.encode()
     body = orjson.dumps(ROWS)
 
     async def main() -> None:
-        async with open_door("wire") as (door, _), connected(port_of_door(door)) as peer:
+        async with open_door(wired) as (door, _), connected(port_of_door(door)) as peer:
             await peer.send(head + b"\r\nx-request-timeout-ms: 40\r\nContent-Length: 100\r\n\r\n" + body)
             first = await peer.read_until(b"}}")
             await peer.send(b" " * (100 - len(body)))
@@ -550,7 +581,7 @@ def test_a_body_that_does_not_arrive_in_time_is_408_and_the_connection_goes_on()
     run(main())
 
 
-def test_requests_are_answered_on_one_connection_in_order() -> None:
+def test_requests_are_answered_on_one_connection_in_order(wired: str) -> None:
     body = orjson.dumps(ROWS)
     head = b"POST /endpoints/digits/score HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n" % len(body)
     good = head + b"Authorization: " + BEARER.encode() + b"\r\n\r\n" + body
@@ -558,7 +589,7 @@ def test_requests_are_answered_on_one_connection_in_order() -> None:
     last = good.replace(b"Host: a", b"Host: a\r\nConnection: close")
 
     async def main() -> None:
-        async with open_door("wire") as (door, _):
+        async with open_door(wired) as (door, _):
             answers = parse(await talk(port_of_door(door), good + bad + good + last))
             assert [answer.status for answer in answers] == [200, 401, 200, 200]
 
@@ -570,7 +601,7 @@ def test_requests_are_answered_on_one_connection_in_order() -> None:
 
 async def _send_and_leave(door: Door, client: httpx.AsyncClient, way: str, how: str) -> None:
     """Send a request, wait until it is queued, and go away."""
-    if way == "wire":
+    if way != "asgi":
         body = orjson.dumps(ROWS)
         head = b"POST /endpoints/digits/score HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nAuthorization: " % len(
             body
@@ -628,14 +659,14 @@ def test_work_of_a_caller_that_left_is_never_run(how: str, way: str) -> None:
     run(main())
 
 
-def test_a_caller_that_leaves_in_the_middle_of_the_body_holds_nothing() -> None:
+def test_a_caller_that_leaves_in_the_middle_of_the_body_holds_nothing(wired: str) -> None:
     head = (
         b"POST /endpoints/digits/score HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\nAuthorization: "
         + BEARER.encode()
     )
 
     async def main() -> None:
-        async with open_door("wire") as (door, _):
+        async with open_door(wired) as (door, _):
             async with connected(port_of_door(door)) as peer:
                 await peer.send(head + b"\r\n\r\n{")
                 await door.until(lambda: door.held()["blue leases"] == 1)
@@ -655,12 +686,12 @@ def test_a_caller_that_leaves_in_the_middle_of_the_body_holds_nothing() -> None:
 
 
 @pytest.mark.parametrize("pipelined", [1, 3])
-def test_a_connection_that_is_lost_before_its_requests_are_scored_scores_none(pipelined: int) -> None:
+def test_a_connection_that_is_lost_before_its_requests_are_scored_scores_none(pipelined: int, wired: str) -> None:
     body = orjson.dumps(ROWS)
     head = b"POST /endpoints/digits/score HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nAuthorization: " % len(body)
 
     async def main() -> None:
-        async with open_door("wire") as (door, _):
+        async with open_door(wired) as (door, _):
             assert door.server is not None
             async with connected(port_of_door(door)) as peer:
                 await door.until(lambda: door.server is not None and door.server.connections == 1)
@@ -1001,7 +1032,7 @@ SAME: list[tuple[str, str, dict[str, str], bytes]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "headers", "body"), SAME)
-def test_both_ways_give_the_same_answer(method: str, path: str, headers: dict[str, str], body: bytes) -> None:
+def test_all_ways_give_the_same_answer(method: str, path: str, headers: dict[str, str], body: bytes) -> None:
     async def answer(way: str) -> tuple[int, dict[str, str], str]:
         async with open_door(way, failed={"green": "broken"}) as (_, client):
             found = await client.request(method, path, headers=headers, content=body)
@@ -1010,7 +1041,7 @@ def test_both_ways_give_the_same_answer(method: str, path: str, headers: dict[st
             return found.status_code, shown, GUID.sub("ID", found.content.decode("latin-1"))
 
     async def main() -> None:
-        assert await answer("asgi") == await answer("wire")
+        assert await answer("asgi") == await answer("wire") == await answer("lane")
 
     run(main())
 
@@ -1082,9 +1113,9 @@ def test_no_bytes_in_headers_or_path_break_the_application(body: bytes) -> None:
         check()
 
 
-def test_no_bytes_in_headers_or_path_break_the_server() -> None:
+def test_no_bytes_in_headers_or_path_break_the_server(wired: str) -> None:
     body = orjson.dumps(ROWS)
-    with one_door("wire") as (door, in_loop):
+    with one_door(wired) as (door, in_loop):
 
         @PROFILE
         @given(target=st.just(SCORE.encode()) | st.binary(max_size=30).map(lambda raw: b"/" + raw), headers=HEADERS)
@@ -1104,4 +1135,4 @@ def test_no_bytes_in_headers_or_path_break_the_server() -> None:
 @pytest.mark.parametrize("value", [b"", b"-1", b"+1", b"1_0", b"x", b"\xb2", b"9" * 5000])
 def test_a_declared_length_that_is_no_number_is_refused_behind_any_server(value: bytes) -> None:
     with pytest.raises(Problem, match="Content-Length"):
-        check_declared(value, 100)
+        declared_length(value)

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.listener import HttpLimits
+from gateway.listener import Exchange, GuardedProtocol, HttpLimits, HttpServer, Lane
 from tests.support.wire import LOOPS, Peer, connected, parse, port_of, run, serving, talk
 
 GOOD = b"GET /good HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -59,6 +59,74 @@ async def _reply(send: Callable[[Any], Awaitable[None]], status: int, document: 
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+class EchoLane:
+    """What `app` does, by callbacks."""
+
+    def exchange(
+        self, connection: GuardedProtocol, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]
+    ) -> Echo | None:
+        if method == b"HEAD" or b"%" in url or b"?" in url:
+            return None
+        return Echo(connection, method.decode(), url.decode(), headers)
+
+    def again(self, connection: GuardedProtocol, before: Exchange) -> Echo | None:
+        assert isinstance(before, Echo)
+        return Echo(connection, before.document["method"], before.document["path"], before.headers)
+
+
+class Echo(Exchange):
+    def __init__(
+        self, connection: GuardedProtocol, method: str, path: str, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        super().__init__(connection)
+        self.headers = headers
+        self.document: dict[str, Any] = {"method": method, "path": path, "size": 0}
+        self.waiting: asyncio.TimerHandle | None = None
+
+    def begin(self) -> bool:
+        path: str = self.document["path"]
+        self.document["headers"] = {name.decode(): value.decode("latin-1") for name, value in self.headers}
+        if path.startswith("/refuse"):
+            self._answer(401, {"error": "refused"})
+        # Some requests are handed back to the application after a look at them.
+        return path != "/wait/3"
+
+    def take(self, body: bytes) -> None:
+        self.document["size"] += len(body)
+
+    def wait(self) -> None:
+        """Nothing is late here; the connection's own deadlines hold."""
+
+    def end(self) -> None:
+        if self.document["path"].startswith("/wait"):
+            self.waiting = self.connection.loop.call_later(0.05, self._answer, 200, self.document)
+            return
+        if self.document["path"] == "/large":
+            self.document["much"] = "x" * 20 * MB
+        self._answer(200, self.document)
+
+    def lost(self) -> None:
+        if self.waiting is not None:
+            self.waiting.cancel()
+
+    def _answer(self, status: int, document: Any) -> None:
+        body = orjson.dumps(document)
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        self.connection.answer(self, status, lines, body)
+
+
+@pytest.fixture(params=["application", "lane"])
+def lane(request: pytest.FixtureRequest) -> Lane | None:
+    """Every rule of the wire holds for both ways to an answer."""
+    return EchoLane() if request.param == "lane" else None
+
+
+def is_working(server: HttpServer) -> bool:
+    """Whether a request has begun that is not answered."""
+    cycles = [connection.cycle for connection in server.edge.connections if isinstance(connection, GuardedProtocol)]
+    return any(cycle is not None and not bool(cycle.response_complete) for cycle in cycles)
 
 
 def head(*lines: bytes, target: bytes = b"/echo", method: bytes = b"GET", version: bytes = b"HTTP/1.1") -> bytes:
@@ -206,14 +274,14 @@ def sliced(data: bytes, size: int) -> list[bytes]:
 @pytest.mark.parametrize("slices", SLICES.values(), ids=SLICES.keys())
 @pytest.mark.parametrize(("request_bytes", "status"), HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_request_that_breaks_a_rule_gets_one_refusal_and_a_closed_connection(
-    request_bytes: bytes, status: int, slices: int
+    request_bytes: bytes, status: int, slices: int, lane: Lane | None
 ) -> None:
     if slices == 7 and len(request_bytes) > 2000:
         # The same as in pieces of 1,000, at a hundred times the cost.
         return
 
     async def main() -> None:
-        async with serving(app) as server:
+        async with serving(app, None, lane) as server:
             answers = parse(await talk(port_of(server), *sliced(request_bytes, slices)))
             assert [answer.status for answer in answers] == [status]
             answer = answers[0]
@@ -268,9 +336,11 @@ FRIENDLY: dict[str, tuple[bytes, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("slices", SLICES.values(), ids=SLICES.keys())
 @pytest.mark.parametrize(("request_bytes", "found"), FRIENDLY.values(), ids=FRIENDLY.keys())
-def test_an_odd_but_lawful_request_is_served(request_bytes: bytes, found: dict[str, Any], slices: int) -> None:
+def test_an_odd_but_lawful_request_is_served(
+    request_bytes: bytes, found: dict[str, Any], slices: int, lane: Lane | None
+) -> None:
     async def main() -> None:
-        async with serving(app) as server:
+        async with serving(app, None, lane) as server:
             answers = parse(await talk(port_of(server), *sliced(request_bytes, slices), GOOD))
             expected = [200] if b"HTTP/1.0" in request_bytes else [200, 200]
             assert [answer.status for answer in answers] == expected
@@ -279,9 +349,9 @@ def test_an_odd_but_lawful_request_is_served(request_bytes: bytes, found: dict[s
     run(main())
 
 
-def test_a_dropped_header_is_counted() -> None:
+def test_a_dropped_header_is_counted(lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app) as server:
+        async with serving(app, None, lane) as server:
             await talk(port_of(server), head(b"Host: a", b"X_User: root", b"Y_: z"), GOOD)
             assert server.edge.refused == {"underscore_header": 2}
 
@@ -289,14 +359,69 @@ def test_a_dropped_header_is_counted() -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_pipelined_requests_are_answered_in_order(loop: str) -> None:
+def test_pipelined_requests_are_answered_in_order(loop: str, lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app) as server:
+        async with serving(app, None, lane) as server:
             requests = b"".join(head(b"Host: a", target=b"/wait/%d" % n) for n in range(5))
             answers = parse(await talk(port_of(server), requests + GOOD))
             assert [answer.json["path"] for answer in answers] == [*(f"/wait/{n}" for n in range(5)), "/good"]
 
     run(main(), loop)
+
+
+ALIKE = head(b"Host: a", b"Content-Length: 3", target=b"/wait/1", method=b"POST")
+# After a request whose head was read, one that begins with the same bytes: it may go on as it likes.
+AFTERWARDS: dict[str, tuple[bytes, list[tuple[int, int]]]] = {
+    "the same": (ALIKE + b"xyz", [(200, 3)]),
+    "the same, and the beginning of another": (ALIKE + b"xyzGE", [(200, 3)]),
+    "the same, and another": (ALIKE + b"xyz" + length(b"3"), [(200, 3), (200, 3)]),
+    "the same three times": ((ALIKE + b"xyz") * 3, [(200, 3)] * 3),
+    "the same, and rubbish": (ALIKE + b"xyz\0\0\0\0", [(200, 3), (400, -1)]),
+    "half of its body": (ALIKE + b"x", []),
+    "a head with one header more": (ALIKE[:-2] + b"A: b\r\n\r\nxyz", [(200, 3)]),
+    "a head with another length": (ALIKE.replace(b"3", b"5") + b"vwxyz", [(200, 5)]),
+    "empty lines before it": (b"\r\n\r\n" + ALIKE + b"xyz", [(200, 3)]),
+    "one that wants the last word": (ALIKE.replace(b"Host", b"Connection: close\r\nHost") + b"xyz", [(200, 3)]),
+}
+
+
+@pytest.mark.parametrize("slices", SLICES.values(), ids=SLICES.keys())
+@pytest.mark.parametrize(("data", "answers"), AFTERWARDS.values(), ids=AFTERWARDS.keys())
+def test_a_head_that_was_read_before_changes_nothing(
+    data: bytes, answers: list[tuple[int, int]], slices: int, lane: Lane | None
+) -> None:
+    async def main() -> None:
+        async with serving(app, None, lane) as server, connected(port_of(server)) as peer:
+            for _ in range(3):
+                await peer.send(ALIKE + b"abc")
+                first = parse(await peer.read_until(b"}}"))
+                assert [(answer.status, answer.json["size"]) for answer in first] == [(200, 3)]
+            await peer.send(*sliced(data, slices))
+            peer.half_close() if not answers else None
+            found = b""
+            while found.count(b"HTTP/1.1 ") < len(answers) or not found.endswith(b"}"):
+                if not answers:
+                    break
+                found += await peer.read_until(b"}}")
+            shown = [(answer.status, answer.json.get("size", -1)) for answer in parse(found)]
+            assert shown == answers
+
+    run(main())
+
+
+def test_only_so_many_heads_are_remembered_and_none_that_is_long(lane: Lane | None) -> None:
+    async def main() -> None:
+        async with serving(app, None, lane) as server, connected(port_of(server)) as peer:
+            for n in [*range(20), *range(20)]:
+                await peer.send(head(b"Host: a", b"N: %d" % n, b"Long: " + b"x" * 4000 * (n % 2)))
+                (answer,) = parse(await peer.read_until(b"}}"))
+                assert answer.json["headers"]["n"] == str(n)
+            (connection,) = server.edge.connections
+            assert isinstance(connection, GuardedProtocol)
+            assert len(connection.heads) <= 8
+            assert sum(map(len, connection.heads)) < 8 * 2048
+
+    run(main())
 
 
 BROKEN_LATER = {
@@ -309,10 +434,10 @@ BROKEN_LATER = {
 @pytest.mark.parametrize("first", [b"/1", b"/wait/1"])
 @pytest.mark.parametrize(("second", "status"), BROKEN_LATER.values(), ids=BROKEN_LATER.keys())
 def test_a_pipelined_request_that_breaks_is_refused_after_the_answers_before_it(
-    first: bytes, second: bytes, status: int
+    first: bytes, second: bytes, status: int, lane: Lane | None
 ) -> None:
     async def main() -> None:
-        async with serving(app) as server:
+        async with serving(app, None, lane) as server:
             data = head(b"Host: a", target=first) + head(b"Host: a", target=b"/wait/b") + second
             answers = parse(await talk(port_of(server), data))
             assert [answer.status for answer in answers] == [200, 200, status]
@@ -321,9 +446,9 @@ def test_a_pipelined_request_that_breaks_is_refused_after_the_answers_before_it(
     run(main())
 
 
-def test_requests_after_the_last_one_are_not_served() -> None:
+def test_requests_after_the_last_one_are_not_served(lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app) as server:
+        async with serving(app, None, lane) as server:
             answers = parse(await talk(port_of(server), GOOD + head(b"Host: a", target=b"/after")))
             assert [answer.json["path"] for answer in answers] == ["/good"]
 
@@ -337,9 +462,9 @@ REFUSED_BODIES = {
 
 
 @pytest.mark.parametrize("data", REFUSED_BODIES.values(), ids=REFUSED_BODIES.keys())
-def test_a_connection_goes_on_after_a_refusal_whose_body_was_not_read(data: bytes) -> None:
+def test_a_connection_goes_on_after_a_refusal_whose_body_was_not_read(data: bytes, lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app) as server:
+        async with serving(app, None, lane) as server:
             answers = parse(await talk(port_of(server), data, GOOD))
             assert [answer.status for answer in answers] == [401, 200]
 
@@ -348,14 +473,14 @@ def test_a_connection_goes_on_after_a_refusal_whose_body_was_not_read(data: byte
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
-def test_a_last_answer_arrives_though_the_body_was_not_read(version: bytes, loop: str) -> None:
+def test_a_last_answer_arrives_though_the_body_was_not_read(version: bytes, loop: str, lane: Lane | None) -> None:
     # A server that closed at once would reset the connection, and the answer would be lost on many a client.
     data = (
         REFUSED_BODIES["declared"].replace(b"Host: a", b"Host: a\r\nConnection: close").replace(b"HTTP/1.1", version)
     )
 
     async def main() -> None:
-        async with serving(app) as server, connected(port_of(server)) as peer:
+        async with serving(app, None, lane) as server, connected(port_of(server)) as peer:
             peer.writer.write(data)
             await peer.writer.drain()
             assert [answer.status for answer in parse(await peer.read_all())] == [401]
@@ -363,11 +488,11 @@ def test_a_last_answer_arrives_though_the_body_was_not_read(version: bytes, loop
     run(main(), loop)
 
 
-def test_a_refused_body_that_breaks_gets_no_second_answer() -> None:
+def test_a_refused_body_that_breaks_gets_no_second_answer(lane: Lane | None) -> None:
     data = CHUNKED.replace(b"/echo", b"/refuse") + b"3\r\nabc\r\n"
 
     async def main() -> None:
-        async with serving(app) as server, connected(port_of(server)) as peer:
+        async with serving(app, None, lane) as server, connected(port_of(server)) as peer:
             await peer.send(data)
             first = await peer.read_until(b'"refused"}')
             await peer.send(b"no chunk\r\n")
@@ -376,18 +501,18 @@ def test_a_refused_body_that_breaks_gets_no_second_answer() -> None:
     run(main())
 
 
-def test_a_refused_body_is_not_read_without_end() -> None:
+def test_a_refused_body_is_not_read_without_end(lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app, HttpLimits(discard_bytes_max=MB)) as server:
+        async with serving(app, HttpLimits(discard_bytes_max=MB), lane) as server:
             data = await talk(port_of(server), REFUSED_BODIES["declared"], GOOD)
             assert [answer.status for answer in parse(data)] == [401]
 
     run(main())
 
 
-def test_a_client_that_asks_first_is_told_to_go_on() -> None:
+def test_a_client_that_asks_first_is_told_to_go_on(lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app) as server, connected(port_of(server)) as peer:
+        async with serving(app, None, lane) as server, connected(port_of(server)) as peer:
             await peer.send(HEAD + b"Expect: 100-Continue\r\nContent-Length: 3\r\n\r\n")
             assert await peer.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             await peer.send(b"abc" + GOOD)
@@ -399,12 +524,14 @@ def test_a_client_that_asks_first_is_told_to_go_on() -> None:
 
 
 @pytest.mark.parametrize("is_sent", [False, True], ids=["waits", "does not wait"])
-def test_a_client_that_asks_first_and_is_refused_is_told_that_the_connection_ends(is_sent: bool) -> None:
+def test_a_client_that_asks_first_and_is_refused_is_told_that_the_connection_ends(
+    is_sent: bool, lane: Lane | None
+) -> None:
     # Whether the body follows is up to the client, so what came next could be either.
     data = HEAD.replace(b"/echo", b"/refuse") + b"Expect: 100-continue\r\nContent-Length: 300000\r\n\r\n"
 
     async def main() -> None:
-        async with serving(app) as server, connected(port_of(server)) as peer:
+        async with serving(app, None, lane) as server, connected(port_of(server)) as peer:
             await peer.send(data)
             first = await peer.read_until(b"refused")
             assert b"connection: close" in first
@@ -414,9 +541,9 @@ def test_a_client_that_asks_first_and_is_refused_is_told_that_the_connection_end
     run(main())
 
 
-def test_old_clients_are_never_sent_an_interim_answer() -> None:
+def test_old_clients_are_never_sent_an_interim_answer(lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app) as server:
+        async with serving(app, None, lane) as server:
             data = HEAD.replace(b"1.1", b"1.0") + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc"
             (answer,) = parse(await talk(port_of(server), data))
             assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -424,9 +551,9 @@ def test_old_clients_are_never_sent_an_interim_answer() -> None:
     run(main())
 
 
-def test_a_HEAD_request_gets_a_head() -> None:
+def test_a_HEAD_request_gets_a_head(lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app) as server:
+        async with serving(app, None, lane) as server:
             data = await talk(port_of(server), head(b"Host: a", method=b"HEAD") + GOOD)
             first, second = parse(data, ["HEAD", "GET"])
             assert (first.status, first.body, second.status) == (200, b"", 200)
@@ -448,9 +575,9 @@ LEFT_EARLY: dict[str, tuple[bytes, ...]] = {
 
 @pytest.mark.parametrize("how", ["closes", "resets", "half-closes"])
 @pytest.mark.parametrize("pieces", LEFT_EARLY.values(), ids=LEFT_EARLY.keys())
-def test_a_client_that_leaves_leaves_nothing_behind(pieces: tuple[bytes, ...], how: str) -> None:
+def test_a_client_that_leaves_leaves_nothing_behind(pieces: tuple[bytes, ...], how: str, lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app, HttpLimits(write_timeout_s=0.1, sweep_s=0.01)) as server:
+        async with serving(app, HttpLimits(write_timeout_s=0.1, sweep_s=0.01), lane) as server:
             async with connected(port_of(server)) as peer:
                 await peer.send(*pieces)
                 await _leave(peer, how)
@@ -509,9 +636,11 @@ async def _drip(peer: Peer, data: bytes) -> None:
     ],
     ids=["header", "headers", "second head", "body", "chunks", "chunk extension", "trailers"],
 )
-def test_a_client_that_drips_is_told_and_cut_off(start: bytes, drip: bytes, reason: str, loop: str) -> None:
+def test_a_client_that_drips_is_told_and_cut_off(
+    start: bytes, drip: bytes, reason: str, loop: str, lane: Lane | None
+) -> None:
     async def main() -> None:
-        async with serving(app, QUICK) as server, connected(port_of(server)) as peer:
+        async with serving(app, QUICK, lane) as server, connected(port_of(server)) as peer:
             await peer.send(start)
             dripping = asyncio.ensure_future(_drip(peer, drip))
             answers = parse(await peer.read_all())
@@ -527,9 +656,9 @@ def test_a_client_that_drips_is_told_and_cut_off(start: bytes, drip: bytes, reas
 @pytest.mark.parametrize(
     "data", [b"", b"\r\n", head(b"Host: a")], ids=["never spoke", "an empty line", "has an answer"]
 )
-def test_an_idle_connection_is_closed_without_a_word(data: bytes, loop: str) -> None:
+def test_an_idle_connection_is_closed_without_a_word(data: bytes, loop: str, lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app, QUICK) as server, connected(port_of(server)) as peer:
+        async with serving(app, QUICK, lane) as server, connected(port_of(server)) as peer:
             await peer.send(data)
             assert [answer.status for answer in parse(await peer.read_all())] == ([200] if len(data) > 2 else [])
 
@@ -537,9 +666,9 @@ def test_an_idle_connection_is_closed_without_a_word(data: bytes, loop: str) -> 
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_client_that_does_not_read_is_cut_off(loop: str) -> None:
+def test_a_client_that_does_not_read_is_cut_off(loop: str, lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app, QUICK) as server, connected(port_of(server), receive_bytes=4096) as peer:
+        async with serving(app, QUICK, lane) as server, connected(port_of(server), receive_bytes=4096) as peer:
             await peer.send(head(b"Host: a", target=b"/large"))
             await _until(lambda: not server.connections)
             assert server.edge.refused == {"slow_read": 1}
@@ -547,10 +676,10 @@ def test_a_client_that_does_not_read_is_cut_off(loop: str) -> None:
     run(main(), loop)
 
 
-def test_a_connection_over_the_limit_is_refused() -> None:
+def test_a_connection_over_the_limit_is_refused(lane: Lane | None) -> None:
     async def main() -> None:
         limits = HttpLimits(connections_max=2)
-        async with serving(app, limits) as server, connected(port_of(server)), connected(port_of(server)):
+        async with serving(app, limits, lane) as server, connected(port_of(server)), connected(port_of(server)):
             await _until(lambda: server.connections == 2)
             (answer,) = parse(await talk(port_of(server), GOOD))
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
@@ -560,13 +689,17 @@ def test_a_connection_over_the_limit_is_refused() -> None:
     run(main())
 
 
-def test_a_drain_finishes_what_was_asked_and_closes_the_idle() -> None:
+def test_a_drain_finishes_what_was_asked_and_closes_the_idle(lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app) as server, connected(port_of(server)) as busy, connected(port_of(server)) as idle:
+        async with (
+            serving(app, None, lane) as server,
+            connected(port_of(server)) as busy,
+            connected(port_of(server)) as idle,
+        ):
             await idle.send(head(b"Host: a"))
             await idle.read_until(b"}}")
             await busy.send(head(b"Host: a", target=b"/wait/1"))
-            await _until(lambda: len(server.edge.tasks) == 1)
+            await _until(lambda: is_working(server))
             assert await server.drain(2)
             assert await idle.read_all() == b""
             (answer,) = parse(await busy.read_all())
@@ -575,11 +708,11 @@ def test_a_drain_finishes_what_was_asked_and_closes_the_idle() -> None:
     run(main())
 
 
-def test_a_drain_that_takes_too_long_says_so() -> None:
+def test_a_drain_that_takes_too_long_says_so(lane: Lane | None) -> None:
     async def main() -> None:
-        async with serving(app) as server, connected(port_of(server)) as peer:
+        async with serving(app, None, lane) as server, connected(port_of(server)) as peer:
             await peer.send(length(b"3000"))
-            await _until(lambda: len(server.edge.tasks) == 1)
+            await _until(lambda: is_working(server))
             assert not await server.drain(0.05)
 
     run(main())

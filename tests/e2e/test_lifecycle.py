@@ -24,6 +24,7 @@ from tests.support.process import (
     deployment_yaml,
     endpoint_yaml,
     refused_to_start,
+    replace_scorers,
     write_folder,
 )
 from tests.support.slow import SETTINGS, slow_model
@@ -248,6 +249,37 @@ def test_counters_never_go_back_and_no_connection_is_refused_while_scorers_are_k
         # Only requests that were under way, or connections that were open, at a kill may break.
         assert len(hammer.broken) <= 2 * 3, hammer.broken
         assert gateway.metrics().value("gateway_scorer_restarts_total") == 2
+
+
+def test_new_connections_do_not_wait_for_a_scorer_that_is_stopped(quick_folder: Path, tmp_path: Path) -> None:
+    with GatewayProcess(quick_folder, tmp_path / "state") as gateway:
+        stopped = gateway.status()["pids"]["scorers"][0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            gateway.await_log("the others accept their connections")
+            # The kernel gives about half of the connections to the socket of the one that is stopped.
+            for _ in range(20):
+                with gateway.client("quick", timeout=5) as client:
+                    assert _double(client).status_code == 200
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        eventually(lambda: gateway.metrics().value("gateway_scorers", state="serving") == 2, "both serve again")
+
+
+def test_a_replaced_scorer_serves_what_was_accepted_not_what_lies_in_the_file(
+    quick_folder: Path, tmp_path: Path
+) -> None:
+    with GatewayProcess(quick_folder, tmp_path / "state") as gateway:
+        model = next(quick_folder.glob("*.onnx"))
+        model.write_bytes(b"not a model")
+        refused = gateway.run("reload")
+        assert refused.returncode == 1
+        # The operator's own file is named, not the gateway's copy.
+        assert str(model) in refused.stderr
+        replace_scorers(gateway)
+        for _ in range(10):
+            with gateway.client("quick") as client:
+                assert _double(client).json() == [[2, 4, 6, 8]]
 
 
 def test_scorers_end_with_a_supervisor_that_is_killed(quick_folder: Path, tmp_path: Path) -> None:

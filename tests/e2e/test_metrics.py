@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -11,7 +12,15 @@ import pytest
 
 from examples.digits.data import Digits
 from tests.support.load import one_client_a_scorer
-from tests.support.process import GatewayProcess
+from tests.support.models import identity
+from tests.support.process import (
+    GatewayProcess,
+    Metrics,
+    deployment_yaml,
+    endpoint_yaml,
+    replace_file,
+    write_folder,
+)
 from tests.support.promtool import promtool
 from tests.support.waiting import eventually
 
@@ -52,6 +61,7 @@ def test_counters_equal_what_was_sent_over_all_scorers(gateway: GatewayProcess, 
     assert grown("gateway_batch_size_sum", **GREEN) == 2 * (5 * 1 + 3 * 4)
     assert after.value("gateway_requests_in_flight") == 0
     assert after.value("gateway_queue_depth") == 0
+    assert after.value("gateway_queue_oldest_seconds") == 0
 
 
 def _send_known_traffic(client: httpx.Client, digits: Digits) -> None:
@@ -103,6 +113,63 @@ def test_facts_about_the_gateway_are_told(gateway: GatewayProcess) -> None:
     infos = [sample.labels for sample in metrics.samples if sample.name == "gateway_model_info"]
     assert {info["deployment"] for info in infos} == {"blue", "green"}
     assert all(len(info["sha256"]) >= 12 for info in infos)
+
+
+def test_what_the_listener_refuses_is_counted_by_reason(gateway: GatewayProcess) -> None:
+    before = gateway.metrics()
+    with gateway.client() as client:
+        assert client.get("/v2/health/live", headers={"x_user": "somebody"}).status_code == 200
+        assert client.get("/" + "x" * 9000).status_code == 414
+    after = gateway.metrics()
+    for reason, count in (("underscore_header", 1), ("uri_too_long", 1), ("connections", 0)):
+        shown = [one for one in after.samples if one.labels.get("reason") == reason]
+        assert "gateway_edge_refused_total" in {one.name for one in shown}
+        name = "gateway_edge_refused_total"
+        assert after.value(name, reason=reason) - before.value(name, reason=reason) == count
+
+
+def test_answers_within_the_slo_are_counted_and_a_new_slo_by_a_reload_forgets_none(tmp_path: Path) -> None:
+    def endpoint(**gateway: float) -> str:
+        return endpoint_yaml(traffic={"blue": 100}, gateway=gateway)
+
+    def within(page: Metrics, le: str) -> list[float]:
+        """What the page shows for this edge, of the one deployment."""
+        name = "gateway_request_duration_seconds_bucket"
+        return [one.value for one in page.samples if one.name == name and one.labels["le"] == le]
+
+    def score(times: int) -> None:
+        for client in clients * times:
+            assert client.post("/endpoints/digits/score", json={"input_data": [[1, 2, 3, 4]]}).status_code == 200
+
+    files: dict[str, str | bytes] = {
+        "endpoint.yml": endpoint(slo_ms=45_000),
+        "blue.yml": deployment_yaml("blue", "blue.onnx"),
+        "blue.onnx": identity(shape=("N", 4)),
+    }
+    with (
+        GatewayProcess(write_folder(tmp_path / "models", files), tmp_path / "state", scheme="http") as gateway,
+        ExitStack() as stack,
+    ):
+        clients = one_client_a_scorer(stack, lambda: gateway.client("digits"))
+        score(3)
+        page = gateway.metrics()
+        assert page.value("gateway_slo_seconds", endpoint="digits") == 45
+        assert (within(page, "45.0"), within(page, "+Inf")) == ([6], [6])
+
+        replace_file(tmp_path / "models" / "endpoint.yml", endpoint(slo_ms=60_000).encode())
+        gateway.reload()
+        score(1)
+        page = gateway.metrics()
+        assert page.value("gateway_slo_seconds", endpoint="digits") == 60
+        edges = ("45.0", "10.0", "60.0", "+Inf")
+        # All were faster than 10 s, where the standard edges end.
+        assert [within(page, le) for le in edges] == [[], [8], [8], [8]]
+
+        replace_file(tmp_path / "models" / "endpoint.yml", endpoint().encode())
+        gateway.reload()
+        page = gateway.metrics()
+        assert [within(page, le) for le in edges] == [[], [8], [], [8]]
+        assert "gateway_slo_seconds" not in {one.name for one in page.samples}
 
 
 def test_open_connections_are_counted(gateway: GatewayProcess) -> None:

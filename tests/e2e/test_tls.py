@@ -17,7 +17,14 @@ from cryptography import x509
 from tests.support.handshake import serial_of, trusting_nobody, write_pair
 from tests.support.load import Hammer
 from tests.support.models import double
-from tests.support.process import GatewayProcess, deployment_yaml, endpoint_yaml, replace_file, write_folder
+from tests.support.process import (
+    GatewayProcess,
+    deployment_yaml,
+    endpoint_yaml,
+    replace_file,
+    replace_scorers,
+    write_folder,
+)
 from tests.support.waiting import eventually
 
 FILES: dict[str, str | bytes] = {
@@ -210,6 +217,9 @@ def test_a_pair_that_does_not_fit_is_refused_and_the_old_one_served_on(rotation:
     (cert, _), (_, key) = rotation.make(days=20), rotation.make()
     rotation.put(cert, key)
     assert "the old one is served on" in gateway.await_log("the new certificate is refused", since)
+    assert rotation.is_served(serial_of(good[0]))
+    # Also by a scorer that is replaced while the bad pair lies there.
+    replace_scorers(gateway)
     assert rotation.is_served(serial_of(good[0]))
     # What is told is what is served, not what lies in the file.
     assert gateway.metrics().value("gateway_tls_certificate_expiry_timestamp_seconds") == expiry

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.controlplane import certificates
 from gateway.controlplane.certificates import CertificateError, CertPaths, ensure_certificates
-from gateway.tls import check_pair, make_context
+from gateway.tls import make_context, read_pair
 from tests.support.handshake import serial_of, shake_hands, trusting, write_pair
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
@@ -45,7 +45,7 @@ def test_the_first_call_makes_a_ca_and_a_certificate_in_private_files(folder: Pa
     assert sorted(contents(folder)) == ["ca.key", "ca.pem", "server.key", "server.pem"]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
-    check_pair(paths.cert, paths.key)
+    read_pair(paths.cert, paths.key)
 
 
 @pytest.mark.parametrize(
@@ -53,21 +53,21 @@ def test_the_first_call_makes_a_ca_and_a_certificate_in_private_files(folder: Pa
 )
 def test_a_strict_client_that_trusts_the_ca_accepts_every_name(folder: Path, name: str) -> None:
     paths = ensure_certificates(folder, NAMES)
-    shake_hands(make_context(paths.cert, paths.key), trusting(paths.ca), name)
+    shake_hands(make_context(read_pair(paths.cert, paths.key)), trusting(paths.ca), name)
 
 
 @pytest.mark.parametrize("name", ["elsewhere.example", "score.example", "a.b.score.example", "10.1.2.4"])
 def test_a_client_refuses_a_name_that_was_not_asked_for(folder: Path, name: str) -> None:
     paths = ensure_certificates(folder, NAMES)
     with pytest.raises(ssl.SSLCertVerificationError):
-        shake_hands(make_context(paths.cert, paths.key), trusting(paths.ca), name)
+        shake_hands(make_context(read_pair(paths.cert, paths.key)), trusting(paths.ca), name)
 
 
 def test_a_client_that_trusts_another_ca_refuses_it(tmp_path: Path) -> None:
     paths = ensure_certificates(tmp_path / "one", NAMES)
     other = ensure_certificates(tmp_path / "two", NAMES)
     with pytest.raises(ssl.SSLCertVerificationError):
-        shake_hands(make_context(paths.cert, paths.key), trusting(other.ca))
+        shake_hands(make_context(read_pair(paths.cert, paths.key)), trusting(other.ca))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
@@ -152,7 +152,7 @@ def test_a_certificate_near_its_end_or_before_its_time_is_renewed_and_the_ca_is_
     assert serial_of(paths.cert) != serial
     assert loaded(paths.cert).not_valid_before_utc <= now
     assert (after["ca.pem"], after["ca.key"]) == (before["ca.pem"], before["ca.key"])
-    check_pair(paths.cert, paths.key)
+    read_pair(paths.cert, paths.key)
 
 
 def test_other_names_make_a_new_certificate(folder: Path) -> None:
@@ -161,7 +161,7 @@ def test_other_names_make_a_new_certificate(folder: Path) -> None:
     ensure_certificates(folder, (*NAMES, "new.example"))
     assert serial_of(paths.cert) != serial
     assert paths.ca.read_bytes() == ca
-    shake_hands(make_context(paths.cert, paths.key), trusting(paths.ca), "new.example")
+    shake_hands(make_context(read_pair(paths.cert, paths.key)), trusting(paths.ca), "new.example")
 
 
 @pytest.mark.parametrize("name", ["server.pem", "server.key"])
@@ -183,7 +183,7 @@ def test_a_damaged_server_certificate_is_made_anew(folder: Path, tmp_path: Path,
             (folder / name).write_bytes(other[damage][name.endswith(".key")].read_bytes())
     ensure_certificates(folder, NAMES)
     assert paths.ca.read_bytes() == ca
-    shake_hands(make_context(paths.cert, paths.key), trusting(paths.ca))
+    shake_hands(make_context(read_pair(paths.cert, paths.key)), trusting(paths.ca))
 
 
 def test_a_certificate_of_another_ca_or_without_names_is_made_anew(folder: Path, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_certificate_of_another_ca_or_without_names_is_made_anew(folder: Path,
         paths.cert.write_bytes(cert.read_bytes())
         paths.key.write_bytes(key.read_bytes())
         ensure_certificates(folder, NAMES)
-        shake_hands(make_context(paths.cert, paths.key), trusting(paths.ca))
+        shake_hands(make_context(read_pair(paths.cert, paths.key)), trusting(paths.ca))
 
 
 @pytest.mark.parametrize("damage", ["no key", "junk key", "junk certificate"])
@@ -211,7 +211,7 @@ def test_a_damaged_ca_is_never_replaced_in_silence(folder: Path, damage: str) ->
     assert contents(folder) == before
     (folder / "ca.pem").unlink()
     paths = ensure_certificates(folder, NAMES)
-    shake_hands(make_context(paths.cert, paths.key), trusting(paths.ca))
+    shake_hands(make_context(read_pair(paths.cert, paths.key)), trusting(paths.ca))
 
 
 def test_a_ca_at_its_end_is_made_anew_and_no_certificate_outlives_its_ca(folder: Path) -> None:

@@ -87,7 +87,7 @@ kind: Managed
 scoring_uri: https://x/score
 openapi_uri: https://x/swagger.json
 provisioning_state: Succeeded
-gateway: {token_lifetime_s: 60}
+gateway: {token_lifetime_s: 60, slo_ms: 12.5}
 """
     others = "\n---\n".join(DEPLOYMENT.replace("blue", name) for name in ("blue", "green", "red"))
     desired = read_folder(write(a=text, b=others))
@@ -98,6 +98,7 @@ gateway: {token_lifetime_s: 60}
     assert found.properties == {"a": "1.10"}
     assert (found.traffic, found.mirror_traffic) == ({"blue": 90, "green": 10}, {"red": 20})
     assert found.token_lifetime_s == 60
+    assert found.slo_ms == 12.5
     assert desired.notes == ()
 
 
@@ -296,6 +297,12 @@ def test_all_problems_of_a_folder_are_told_at_once(write: Write) -> None:
     assert found[0].endswith("; did you mean auth_mode?")
     assert found[1].endswith("; did you mean request_timeout_ms?")
     assert found[2].endswith("; accepted: an integer from 1 to 10000")
+
+
+@pytest.mark.parametrize("slo_ms", ["0", "-1", "soon", "300001", "nan", "0.0001"])
+def test_an_slo_is_a_positive_number(write: Write, slo_ms: str) -> None:
+    (found,) = problems(write(a=f"name: digits\ngateway: {{slo_ms: {slo_ms}}}"))
+    assert found == f"a.yml:2: gateway.slo_ms: found '{slo_ms}'; accepted: a number from 0.001 to 300000"
 
 
 @pytest.mark.parametrize(

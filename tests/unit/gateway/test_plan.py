@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from gateway.controlplane.model_store import StoredModel
 from gateway.controlplane.plan import Defaults, Secrets, bounded, plan
 from gateway.resources import AuthMode, Deployment, Desired, Endpoint, Oidc
 from runtimes import BatchingSpec
 
 DEFAULTS = Defaults(body_bytes_max=1000, cache_dir="/state/cache")
 MODEL = Path("/models/a.onnx")
+STORED = StoredModel(path=Path("/state/a.onnx"), origin=MODEL, sha256="abc")
 
 
 def desired(**changes: object) -> Desired:
@@ -26,7 +30,7 @@ def planned(what: Desired, seats: dict[str, int] | None = None) -> object:
         what,
         revision=4,
         secrets={name: Secrets(key_digests=(b"d",)) for name in what.endpoints},
-        sha256={MODEL: "abc"},
+        models={MODEL: STORED},
         seats=seats or {},
         defaults=DEFAULTS,
     )
@@ -42,7 +46,7 @@ def test_names_are_keys_in_lower_case_and_spelled_as_written() -> None:
         desired(request_timeout_ms=250, max_queue_wait_ms=20),
         revision=4,
         secrets={"digits": Secrets(key_digests=(b"d",))},
-        sha256={MODEL: "abc"},
+        models={MODEL: STORED},
         seats={},
         defaults=DEFAULTS,
     )
@@ -54,7 +58,8 @@ def test_names_are_keys_in_lower_case_and_spelled_as_written() -> None:
         {"green": 10},
     )
     blue, green = endpoint.deployments["blue"], endpoint.deployments["green"]
-    assert (blue.name, blue.runtime.path, blue.runtime.sha256) == ("Blue", "/models/a.onnx", "abc")
+    assert (blue.name, blue.runtime.path, blue.runtime.sha256) == ("Blue", "/state/a.onnx", "abc")
+    assert blue.runtime.origin == "/models/a.onnx"
     assert (blue.request_timeout_ns, blue.queue_wait_ns) == (250_000_000, 20_000_000)
     assert (blue.body_bytes_max, green.body_bytes_max) == (1000, 5)
     assert (blue.pending_max, blue.seat) == (0, -1)
@@ -68,7 +73,7 @@ def test_pending_requests_are_bounded_where_the_yaml_says_so() -> None:
         what,
         revision=1,
         secrets={"digits": Secrets()},
-        sha256={MODEL: ""},
+        models={MODEL: STORED},
         seats={"digits/blue": 9},
         defaults=DEFAULTS,
     )
@@ -76,10 +81,19 @@ def test_pending_requests_are_bounded_where_the_yaml_says_so() -> None:
     assert (blue.pending_max, blue.seat) == (12, 9)
 
 
+@pytest.mark.parametrize(
+    ("slo_ms", "slo_ns"), [(None, 0), (40, 40_000_000), (0.001, 1_000), (12.3456, 12_346_000), (1.1, 1_100_000)]
+)
+def test_an_slo_is_planned_to_a_microsecond(slo_ms: float | None, slo_ns: int) -> None:
+    what = Desired(endpoints={"e": Endpoint(name="e", slo_ms=slo_ms)}, deployments={})
+    spec = plan(what, revision=1, secrets={"e": Secrets()}, models={}, seats={}, defaults=DEFAULTS)
+    assert spec.endpoints["e"].slo_ns == slo_ns
+
+
 def test_an_oidc_endpoint_carries_its_rules() -> None:
     oidc = Oidc(issuer="https://issuer", audience="ml", required_roles=("score",))
     what = Desired(endpoints={"e": Endpoint(name="e", auth_mode=AuthMode.AAD_TOKEN, oidc=oidc)}, deployments={})
-    spec = plan(what, revision=1, secrets={"e": Secrets()}, sha256={}, seats={}, defaults=DEFAULTS)
+    spec = plan(what, revision=1, secrets={"e": Secrets()}, models={}, seats={}, defaults=DEFAULTS)
     auth = spec.endpoints["e"].auth
     assert auth.mode == "aad_token"
     assert auth.oidc is not None

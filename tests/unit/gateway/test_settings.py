@@ -138,7 +138,7 @@ def test_the_status_of_a_timeout_may_be_504() -> None:
     assert load_settings({}, {"GATEWAY_TIMEOUT_STATUS": "504"}).timeout_status == 504
 
 
-def test_unknown_variables_are_refused_but_not_those_of_a_kubernetes_service() -> None:
+def test_unknown_variables_are_refused_but_not_those_that_are_for_something_else() -> None:
     links = {
         "GATEWAY_SERVICE_HOST": "10.0.0.1",
         "GATEWAY_SERVICE_PORT": "8443",
@@ -147,6 +147,8 @@ def test_unknown_variables_are_refused_but_not_those_of_a_kubernetes_service() -
         "GATEWAY_PORT_8443_TCP": "tcp://10.0.0.1:8443",
         "GATEWAY_PORT_8443_TCP_ADDR": "10.0.0.1",
         "GATEWAY_DOMAIN": "",
+        # What `gateway bench` sends is no setting either.
+        "GATEWAY_KEY": "a-key",
     }
     assert load_settings({}, links) == Settings()
     assert problems({}, {"GATEWAY_SCORER": "1", "GATEWAY_ZZZZZZ": "1"}) == [

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import x25519
 
 from gateway import tls
-from gateway.tls import TlsError, check_pair, expiry, make_context
+from gateway.tls import TlsError, make_context, read_pair
 from tests.support.handshake import serial_of, shake_hands, trusting_nobody, write_pair
 
 Pair = tuple[Path, Path]
@@ -39,11 +39,11 @@ def client_of(version: ssl.TLSVersion) -> ssl.SSLContext:
 @pytest.mark.parametrize("profile", ["intermediate", "modern"])
 def test_old_protocols_are_refused(pair: Pair, version: ssl.TLSVersion, profile: tls.Profile) -> None:
     with pytest.raises(ssl.SSLError, match=r"UNSUPPORTED_PROTOCOL|NO_PROTOCOLS_AVAILABLE|unsupported protocol"):
-        shake_hands(make_context(*pair, profile), client_of(version))
+        shake_hands(make_context(read_pair(*pair), profile), client_of(version))
 
 
 def test_intermediate_speaks_1_2_and_1_3_with_forward_secret_ciphers(pair: Pair) -> None:
-    context = make_context(*pair)
+    context = make_context(read_pair(*pair))
     for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
         assert shake_hands(context, client_of(version)).server.version() == name
     for cipher in context.get_ciphers():
@@ -56,11 +56,11 @@ def test_a_client_with_weak_ciphers_only_is_refused(pair: Pair, cipher: str) -> 
     client = client_of(ssl.TLSVersion.TLSv1_2)
     client.set_ciphers(f"{cipher}:@SECLEVEL=0")
     with pytest.raises(ssl.SSLError, match=r"NO_SHARED_CIPHER|no shared cipher"):
-        shake_hands(make_context(*pair), client)
+        shake_hands(make_context(read_pair(*pair)), client)
 
 
 def test_modern_speaks_1_3_only(pair: Pair) -> None:
-    context = make_context(*pair, "modern")
+    context = make_context(read_pair(*pair), "modern")
     assert shake_hands(context, client_of(ssl.TLSVersion.TLSv1_3)).server.version() == "TLSv1.3"
     with pytest.raises(ssl.SSLError):
         shake_hands(context, client_of(ssl.TLSVersion.TLSv1_2))
@@ -69,7 +69,7 @@ def test_modern_speaks_1_3_only(pair: Pair) -> None:
 def test_http_1_1_is_agreed_on_and_nothing_is_compressed(pair: Pair) -> None:
     client = trusting_nobody()
     client.set_alpn_protocols(["h2", "http/1.1"])
-    end = shake_hands(make_context(*pair), client).server
+    end = shake_hands(make_context(read_pair(*pair)), client).server
     assert end.selected_alpn_protocol() == "http/1.1"
     assert end.compression() is None
 
@@ -81,23 +81,23 @@ def test_after_a_reload_new_handshakes_get_the_new_certificate_and_open_connecti
     tmp_path: Path, old: str, new: str, version: ssl.TLSVersion, name: str | None
 ) -> None:
     first, second = write_pair(tmp_path, "first", kind=old), write_pair(tmp_path, "second", kind=new)
-    context = make_context(*first)
+    context = make_context(read_pair(*first))
     client = client_of(version)
     before = shake_hands(context, client, name)
     assert before.serial == serial_of(first[0])
-    tls.reload(context, *second)
+    tls.reload(context, read_pair(*second))
     after = shake_hands(context, client, name)
     assert after.serial == serial_of(second[0])
     # A client that knows the old kind of key only does not get the old certificate either.
     assert before.echo(b"still here") == b"still here"
     assert after.echo(b"here too") == b"here too"
-    tls.reload(context, *first)
+    tls.reload(context, read_pair(*first))
     assert shake_hands(context, client, name).serial == serial_of(first[0])
 
 
 def test_the_profile_and_protocol_hold_after_a_reload(tmp_path: Path, pair: Pair) -> None:
-    context = make_context(*pair, "modern")
-    tls.reload(context, *write_pair(tmp_path, "second"))
+    context = make_context(read_pair(*pair), "modern")
+    tls.reload(context, read_pair(*write_pair(tmp_path, "second")))
     client = client_of(ssl.TLSVersion.TLSv1_3)
     client.set_alpn_protocols(["http/1.1"])
     assert shake_hands(context, client).client.selected_alpn_protocol() == "http/1.1"
@@ -134,10 +134,10 @@ def bad_pairs(folder: Path) -> dict[str, tuple[Path, Path, str]]:
 
 
 def test_a_bad_pair_is_refused_with_a_reason_and_the_old_one_is_kept(tmp_path: Path, pair: Pair) -> None:
-    context = make_context(*pair)
+    context = make_context(read_pair(*pair))
     for name, (cert, key, said) in bad_pairs(tmp_path).items():
         with pytest.raises(TlsError, match=said) as caught:
-            tls.reload(context, cert, key)
+            tls.reload(context, read_pair(cert, key))
         assert "canary" not in str(caught.value), name
         assert shake_hands(context, trusting_nobody()).serial == serial_of(pair[0]), name
 
@@ -146,14 +146,14 @@ def test_a_context_is_not_made_from_a_bad_pair(tmp_path: Path) -> None:
     for name, (cert, key, said) in bad_pairs(tmp_path).items():
         if name != "expired":
             with pytest.raises(TlsError, match=said):
-                make_context(cert, key)
+                make_context(read_pair(cert, key))
 
 
 def test_an_expired_certificate_is_served_at_start_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cert, key = write_pair(tmp_path, "expired", days=-1)
-    context = make_context(cert, key)
+    context = make_context(read_pair(cert, key))
     assert shake_hands(context, trusting_nobody()).serial == serial_of(cert)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -163,14 +163,13 @@ def test_an_expired_certificate_is_served_at_start_with_a_warning(
 def test_a_chain_is_taken_by_its_first_certificate(tmp_path: Path, pair: Pair) -> None:
     cert, key = pair
     other, _ = write_pair(tmp_path, "other", days=300)
-    ends = expiry(cert)
+    ends = read_pair(cert, key).expires
     cert.write_bytes(cert.read_bytes() + other.read_bytes())
-    check_pair(cert, key)
-    assert expiry(cert) == ends
-    assert expiry(cert).tzinfo is dt.UTC
+    assert read_pair(cert, key).expires == ends
+    assert ends.tzinfo is dt.UTC
     cert.write_bytes(other.read_bytes())
     with pytest.raises(TlsError, match="does not belong"):
-        check_pair(cert, key)
+        read_pair(cert, key)
 
 
 def test_a_key_that_cannot_sign_is_not_a_pair(tmp_path: Path, pair: Pair) -> None:
@@ -181,7 +180,7 @@ def test_a_key_that_cannot_sign_is_not_a_pair(tmp_path: Path, pair: Pair) -> Non
         )
     )
     with pytest.raises(TlsError, match="does not belong"):
-        check_pair(pair[0], path)
+        read_pair(pair[0], path)
 
 
 def test_a_certificate_for_an_unknown_kind_of_key_is_refused(pair: Pair) -> None:
@@ -191,4 +190,4 @@ def test_a_certificate_for_an_unknown_kind_of_key_is_refused(pair: Pair) -> None
     assert elliptic in der
     cert.write_text(ssl.DER_cert_to_PEM_cert(der.replace(elliptic, unknown)))
     with pytest.raises(TlsError, match="kind of key that is not supported"):
-        check_pair(cert, key)
+        read_pair(cert, key)

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from gateway.telemetry.record import (
     BATCH_SIZES_MAX,
     DURATION_EDGES_NS,
+    EDGE_REASONS,
     REASONS,
     STAGE_EDGES_NS,
     DeploymentRecord,
     EndpointRecord,
     Histogram,
     ScorerRecord,
+    slo_edge_us,
 )
-from gateway.telemetry.totals import RunTotals, ScorerTotals
+from gateway.telemetry.totals import HistogramTotals, RunTotals, ScorerTotals
 from runtimes import Observer
 
 MS = 1_000_000
@@ -47,6 +49,79 @@ def test_a_histogram_loses_nothing(values: list[int]) -> None:
     assert totals.total == sum(values) // 1000
     for edge, below in zip(DURATION_EDGES_NS, itertools.accumulate(totals.counts), strict=False):
         assert below == sum(value <= edge for value in values)
+
+
+def test_a_cut_tells_how_many_of_its_bucket_were_at_or_under_it() -> None:
+    histogram = Histogram((10, 20, 30))
+    histogram.split_at(15)
+    for value in (10, 11, 15, 16, 20, 21, 99):
+        histogram.observe(value)
+    assert histogram.totals() == HistogramTotals((1, 4, 1, 1), 192, 15, 2)
+
+
+def test_a_cut_may_lie_above_the_last_edge_or_under_the_first() -> None:
+    histogram = Histogram((10, 20))
+    for edge, below in ((5, 1), (25, 1)):
+        histogram.split_at(edge)
+        for value in (1, 6, 22, 30):
+            histogram.observe(value)
+        assert (histogram.totals().slo_us, histogram.totals().below_slo) == (edge, below)
+    assert histogram.totals().counts == (4, 0, 4)
+
+
+@pytest.mark.parametrize("edge", [0, 10, 20])
+def test_an_edge_that_is_there_anyway_adds_none(edge: int) -> None:
+    histogram = Histogram((10, 20))
+    histogram.split_at(15)
+    histogram.split_at(edge)
+    histogram.observe(15)
+    assert histogram.totals() == HistogramTotals((0, 1, 0), 15)
+    assert histogram.edges == (10, 20)
+
+
+@given(
+    st.lists(
+        st.one_of(st.tuples(st.just("split"), st.integers(0, 50)), st.tuples(st.just("observe"), st.integers(0, 50))),
+        max_size=40,
+    )
+)
+def test_a_cut_changes_no_other_count_and_knows_only_what_came_after_it(steps: list[tuple[str, int]]) -> None:
+    cut, plain = Histogram((10, 20, 30)), Histogram((10, 20, 30))
+    edge, since = 0, list[int]()
+    for verb, value in steps:
+        if verb == "split":
+            since = since if value == edge else []
+            edge = value
+            cut.split_at(value)
+        else:
+            since.append(value)
+            cut.observe(value)
+            plain.observe(value)
+    totals = cut.totals()
+    assert (totals.counts, totals.total) == (plain.totals().counts, plain.total)
+    if edge in (0, 10, 20, 30):
+        assert (totals.slo_us, totals.below_slo) == (0, 0)
+    else:
+        low = max((each for each in (10, 20, 30) if each < edge), default=-1)
+        assert (totals.slo_us, totals.below_slo) == (edge, sum(low < value <= edge for value in since))
+
+
+def test_an_slo_is_kept_by_all_deployments_of_its_endpoint_and_by_those_to_come() -> None:
+    record = ScorerRecord()
+    early = record.deployment("digits", "blue")
+    record.endpoint("digits").keep_slo(12 * MS)
+    late = record.deployment("digits", "green")
+    other = record.deployment("letters", "blue")
+    for one in (early, late, other):
+        one.answered(200, 12 * MS)
+        one.answered(200, 12 * MS + 1)
+    durations = [one.snapshot().duration for one in (early, late, other)]
+    assert [(each.slo_us, each.below_slo) for each in durations] == [(12_000, 1), (12_000, 1), (0, 0)]
+    assert len({each.counts for each in durations}) == 1
+
+
+def test_an_slo_on_a_standard_edge_adds_none() -> None:
+    assert [slo_edge_us(slo_ns) for slo_ns in (0, 40 * MS, 41 * MS)] == [0, 0, 41_000]
 
 
 def test_an_answer_is_counted_by_code_and_stage() -> None:
@@ -133,19 +208,24 @@ def test_a_scorer_reports_everything_it_counted() -> None:
     deployment = record.deployment("digits", "blue")
     deployment.in_flight = 2
     deployment.queue_depth = 1
+    deployment.queue_oldest_ns = 7
     deployment.request_bytes += 10
     deployment.response_bytes += 20
     record.endpoint("digits").refused(404)
     record.unknown(404)
     record.unknown(404)
     record.connections_open = 5
-    record.connections_refused = 1
+    record.edge_refused({"connections": 1, "slow_head": 3, "something new": 2})
     totals = record.snapshot()
     blue = totals.endpoints["digits"].deployments["blue"]
-    assert (blue.in_flight, blue.queue_depth, blue.request_bytes, blue.response_bytes) == (2, 1, 10, 20)
+    assert (blue.in_flight, blue.queue_depth, blue.queue_oldest_ns) == (2, 1, 7)
+    assert (blue.request_bytes, blue.response_bytes) == (10, 20)
     assert totals.endpoints["digits"].codes == {404: 1}
     assert totals.unknown == {404: 2}
-    assert (totals.connections_open, totals.connections_refused) == (5, 1)
+    assert totals.connections_open == 5
+    assert tuple(totals.edge_refused) == EDGE_REASONS
+    refused = {reason: count for reason, count in totals.edge_refused.items() if count}
+    assert refused == {"connections": 1, "slow_head": 3, "other": 2}
 
 
 def test_a_record_is_made_once() -> None:
