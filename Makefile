@@ -20,7 +20,7 @@ SOURCES := runtimes gateway bench tests examples
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test check fix bench clean distclean setup \
+.PHONY: help run test check fix bench bench-peers clean distclean setup \
 	format lint types architecture unit measured coverage fault e2e gpu bench-smoke property
 
 help: ## show this list
@@ -42,6 +42,9 @@ fix: $(READY_TO_TEST) ## repair format and lint
 bench: $(READY_TO_TEST) ## measure: at the seams, then whole processes (about two minutes)
 	$(BIN)/python -m pytest bench/micro --benchmark-only --benchmark-columns=median,iqr,ops,rounds -q
 	$(BIN)/python -m bench.load
+
+bench-peers: $(READY_TO_TEST) ## install other servers and measure beside them (once some GB, then about 15 minutes); ARGS
+	$(BIN)/python -m bench.peers $(ARGS)
 
 setup: $(READY_TO_TEST) ## only set up for `make test`
 
