@@ -121,6 +121,7 @@ class Supervisor:
         self._tls: Pair | None = None
         self._gpus = GpuWatch()
         self._fleet: Fleet | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._control: asyncio.Server | None = None
 
     # Start.
@@ -160,7 +161,8 @@ class Supervisor:
         # Made now, so that `gateway token` finds it whichever endpoint comes later.
         self._state.token_secret()
         management = await self._listen(settings.management, management_app(self, token))
-        await self._fleet.start()
+        # The scorers start while the models are copied and hashed; the change waits for them.
+        self._starting = asyncio.create_task(self._fleet.start())
         await self._apply(desired, tolerated=None)
         self._control = await serve_control(self, self._state.path / "control.sock")
         self._watch_certificates()
@@ -193,6 +195,9 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         if self._fleet is not None:
             await self._fleet.stop()
         for server in self._servers:
@@ -285,6 +290,8 @@ class Supervisor:
             log.warning("%s", note)
         seats = _seats(self._seat_rows, list(bounded(desired)), self._seats)
         spec = await self._plan(desired, seats)
+        if self._starting is not None:
+            await self._starting
         async with self._fleet.changing:
             before = self._fleet.current[0] if self._fleet.current is not None else SnapshotSpec(revision=0)
             known = {name: learned for name, learned in self._applied.learned.items() if _is_same(before, spec, name)}

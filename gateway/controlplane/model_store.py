@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Collection, Sequence
@@ -55,7 +54,7 @@ class ModelStore:
         if self._folder is None:
             return StoredModel(path=origin, origin=origin, sha256=sha256)
         folder = self._folder / _digest(files, digests)
-        if not folder.is_dir():
+        if not _holds(folder, files, digests):
             try:
                 self._copy(files, digests, folder)
             except OSError as error:
@@ -78,9 +77,9 @@ class ModelStore:
             for file, digest in zip(files, digests, strict=True):
                 copy = unfinished / file.name
                 shutil.copyfile(file, copy)
-                _flush(copy)
                 if _sha256(copy) != digest:
                     raise ModelChanged(f"the model file {file} changed while it was read; reload once it is whole")
+            shutil.rmtree(folder, ignore_errors=True)
             unfinished.rename(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -97,7 +96,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
-    """To the disk, so that a copy that is there after a power cut is whole."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _holds(folder: Path, files: Sequence[Path], digests: Sequence[str]) -> bool:
+    """Whether the copies are there and whole: nothing was flushed to the disk, so a power cut may have cut them."""
+    try:
+        return all(_sha256(folder / file.name) == digest for file, digest in zip(files, digests, strict=True))
+    except OSError:
+        return False

@@ -44,6 +44,14 @@ def test_one_content_is_copied_once_and_another_gets_a_place_of_its_own(model: P
     assert store.take(model).path != first.path
 
 
+def test_a_copy_that_is_not_whole_is_made_again(model: Path, folder: Path) -> None:
+    store = ModelStore(folder)
+    stored = store.take(model)
+    stored.path.write_bytes(double()[:10])
+    assert store.take(model) == stored
+    assert stored.path.read_bytes() == double()
+
+
 def test_external_data_is_copied_beside_its_model(model: Path, folder: Path) -> None:
     model.write_bytes(external_data("data.bin"))
     weights = model.parent / "data.bin"
@@ -57,7 +65,8 @@ def test_external_data_is_copied_beside_its_model(model: Path, folder: Path) -> 
 
 def test_what_the_loader_would_refuse_is_left_where_it_lies(model: Path, folder: Path) -> None:
     store = ModelStore(folder)
-    model.write_bytes(b"\xff" * 100)
+    # Its external data is not there.
+    model.write_bytes(external_data("gone.bin"))
     assert store.take(model).path == model
     missing = store.take(model.parent / "missing.onnx")
     assert (missing.path, missing.sha256) == (model.parent / "missing.onnx", "")
