@@ -14,8 +14,8 @@ from runtimes.errors import (
     TooLate,
     Unavailable,
 )
-from runtimes.onnx.external import files as model_files
 from runtimes.observer import NullObserver, Observer
+from runtimes.onnx.external import files as model_files
 from runtimes.signature import Signature, TensorSpec
 from runtimes.spec import BatchingSpec, BatchLimits, Learned, PaddingSpec, PadRule, RuntimeSpec
 from runtimes.tensor import BY_V2_NAME, Array, Datatype, Tensors

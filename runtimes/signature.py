@@ -161,7 +161,7 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     if len(shape) != len(wanted):
         return False
     for axis, want in enumerate(wanted):  # noqa: SIM110
-        if want != -1 and want != shape[axis]:  # noqa: PLR1714
+        if want != -1 and want != shape[axis]:
             return False
     return True
 

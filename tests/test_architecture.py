@@ -48,6 +48,7 @@ HOUSES = {
     "httpx": ("gateway.dataplane.jwks", "gateway.dataplane.oidc"),
     "jwt": ("gateway.credentials", "gateway.dataplane.oidc", "gateway.dataplane.jwks"),
     "watchfiles": ("gateway.supervisor",),
+    "simdjson": ("gateway.dataplane.codecs.buffers",),
     "pynvml": ("gateway.telemetry.gpu",),
     "mmap": ("gateway.seats", "runtimes.onnx.external"),
 }

@@ -3,7 +3,7 @@
 Why: a timer for each request costs more than the rest of the batcher; nobody may wait past a deadline because an
 instance is slow or hangs, so expiry does not depend on instances.
 How: most requests allow the same time, so they fall due in the order they come, and a line of (when, item) is enough;
-those that come out of order are in a heap. Items that are done leave at the front of the line as others come, and both
+those that come out of order are in a heap. Items that are done leave at the front of the line as others come; both
 are rebuilt when done items are the majority, so that a long deadline does not keep answered requests in memory. The
 timer is armed for the earliest only.
 Units: *_ns monotonic nanoseconds.

@@ -9,12 +9,19 @@ Options that differ from onnxruntime's defaults, and why:
 * `arena_extend_strategy` kSameAsRequested: growing by powers of two takes memory that other deployments need.
 * `cudnn_conv_algo_search` HEURISTIC: the default tries all algorithms anew for each new shape, for seconds.
 * `use_tf32` off: TF32 rounds to ten bits and picks by shape, so a row in a batch could differ from the row alone.
-* TensorRT's engine and timing caches are kept in a folder named after the model and the onnxruntime version, as
-  an engine is valid for neither another model nor another version.
+* `enable_cuda_graph` only where the deployment names its batch sizes: each shape is one graph, and onnxruntime lets
+  none go. Not for TensorRT: there onnxruntime keeps one graph a session, whatever its number, and would answer a
+  second shape from the first one's.
+* TensorRT's engine and timing caches are kept in a folder named after the model, the onnxruntime version and the
+  machine's GPUs, as an engine is valid for no other of these; TensorRT puts its own version into the files' names.
+
+Streams: onnxruntime gives each session streams of its own (one alone where it captures graphs), so that instances
+do not wait for each other.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +33,10 @@ Provider = tuple[str, dict[str, Option]]
 
 _NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _TENSORRT_WORKSPACE_BYTES = 1 << 30
+# What fixed buffers may take: in all, and of a memory limit (1/8), from which it is taken off.
+_BUFFER_BYTES_MAX = 256 << 20
+_BUFFER_SHARE = 8
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 def provider_name(spec: RuntimeSpec) -> str:
@@ -51,13 +62,27 @@ def unusable(spec: RuntimeSpec, why: str) -> str:
     )
 
 
-def providers(spec: RuntimeSpec, instance: int, version: str) -> list[Provider]:
-    """Providers in order of preference; `version` is onnxruntime's."""
+def buffer_bytes_max(spec: RuntimeSpec) -> int:
+    """How much of the device an instance may take for fixed buffers, beside onnxruntime's arena."""
+    return min(_BUFFER_BYTES_MAX, spec.gpu_memory_bytes // _BUFFER_SHARE or _BUFFER_BYTES_MAX)
+
+
+def no_graphs(spec: RuntimeSpec) -> str:
+    """Why the deployment's shapes are not captured as CUDA graphs; "" where they are to be."""
+    if spec.provider != "cuda":
+        return "TensorRT keeps one graph a session, which would answer every shape"
+    if not spec.batching.limits.sizes:
+        return "no batch sizes are declared, so that shapes would be too many"
+    return ""
+
+
+def providers(spec: RuntimeSpec, instance: int, version: str, *, graphs: bool = False) -> list[Provider]:
+    """Providers in order of preference; `version` is onnxruntime's. `graphs`: to capture CUDA graphs with."""
     chosen: list[Provider] = []
     if spec.provider == "tensorrt":
         chosen.append((_NAMES["tensorrt"], _tensorrt_options(spec, instance, version)))
     if spec.provider != "cpu":
-        chosen.append((_NAMES["cuda"], _cuda_options(spec, instance)))
+        chosen.append((_NAMES["cuda"], _cuda_options(spec, instance, graphs=graphs)))
     return [*chosen, *cpu_only()]
 
 
@@ -65,7 +90,7 @@ def cpu_only() -> list[Provider]:
     return [(_NAMES["cpu"], {})]
 
 
-def _cuda_options(spec: RuntimeSpec, instance: int) -> dict[str, Option]:
+def _cuda_options(spec: RuntimeSpec, instance: int, *, graphs: bool) -> dict[str, Option]:
     options: dict[str, Option] = {
         "device_id": device_of(spec, instance),
         "arena_extend_strategy": "kSameAsRequested",
@@ -76,7 +101,9 @@ def _cuda_options(spec: RuntimeSpec, instance: int) -> dict[str, Option]:
     }
     if spec.gpu_memory_bytes:
         # The arena's limit; what CUDA, cuDNN and cuBLAS take for themselves comes on top.
-        options["gpu_mem_limit"] = spec.gpu_memory_bytes
+        options["gpu_mem_limit"] = spec.gpu_memory_bytes - buffer_bytes_max(spec)
+    if graphs:
+        options["enable_cuda_graph"] = "1"
     return options
 
 
@@ -98,6 +125,15 @@ def _tensorrt_options(spec: RuntimeSpec, instance: int, version: str) -> dict[st
     return options
 
 
-def cache_folder(spec: RuntimeSpec, version: str) -> Path:
+def cache_folder(spec: RuntimeSpec, version: str, gpus: Path = _GPUS) -> Path:
     """Where this model's TensorRT engines are kept."""
-    return Path(spec.cache_dir) / f"{spec.sha256[:16] or 'model'}-onnxruntime-{version}"
+    return Path(spec.cache_dir) / f"{spec.sha256[:16] or 'model'}-onnxruntime-{version}-{_machine(gpus)}"
+
+
+def _machine(gpus: Path) -> str:
+    """The kinds of GPUs that the driver tells of, as part of a file's name."""
+    kinds = set()
+    for told in gpus.glob("*/information"):
+        found = re.search(r"^Model:[ \t]*(\S.*)$", told.read_text(errors="replace"), re.MULTILINE)
+        kinds.add(re.sub(r"[^A-Za-z0-9]+", "-", found[1]).strip("-").lower() if found else "unknown")
+    return "+".join(sorted(kinds)) or "unknown"

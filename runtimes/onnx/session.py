@@ -5,12 +5,10 @@ dicts, one a row; BF16 as uint16 bit patterns.
 Errors: LoadFailed from `open_session`, ModelFailed from `run`; both one sentence, without paths or source lines of
 onnxruntime.
 
-Why plain `run` and no IO binding: on a random forest of 6.8 µs a run, binding inputs and outputs each time costs
-9.9 µs, and buffers bound once save 1.8 µs but only for one batch size with outputs of known shape, and must be
-copied out before the next run. From tens of microseconds on there is no difference. On CUDA and TensorRT `run`
-makes the same two copies as binding host memory would; what would save time there is pinned memory and CUDA
-graphs, and the Python interface of onnxruntime offers no pinned buffers. BF16 is the exception: numpy has no such
-type, so its bits go in and out through bound values.
+Why plain `run` and no IO binding on the CPU: on a random forest of 6.8 µs a run, binding inputs and outputs each
+time costs 9.9 µs, and buffers bound once save 1.8 µs but only for one batch size with outputs of known shape, and
+must be copied out before the next run. From tens of microseconds on there is no difference. BF16 is the exception:
+numpy has no such type, so its bits go in and out through bound values. Devices have more to win: device.py.
 
 Why these options (measured on 2 cores): spinning keeps a core busy for 26 ms after each run, and 95 % of the speed
 is there without it; the CPU arena never gives memory back and is worth 3 % on a convolutional network; memory
@@ -20,8 +18,9 @@ patterns are kept for every shape ever seen. Each session has threads of its own
 from __future__ import annotations
 
 import ctypes
-import re
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +30,40 @@ import onnxruntime as ort
 from runtimes.errors import LoadFailed, ModelFailed
 from runtimes.onnx import external
 from runtimes.onnx import providers as eps
+from runtimes.onnx.causes import short_cause
+from runtimes.onnx.device import Device, DeviceRuns
+from runtimes.onnx.gate import process_gate
+from runtimes.onnx.memory import Memory, MemoryFault, cuda_memory
 from runtimes.onnx.metadata import signature_of
+from runtimes.onnx.slot import run_options
 from runtimes.signature import Signature, TensorSpec
 from runtimes.spec import RuntimeSpec
 from runtimes.tensor import Array, Datatype, Tensors
 
+logger = logging.getLogger(__name__)
+
 # onnxruntime's levels: 4 is fatal. At 3 it writes a line for every failed run, so that a caller could fill the log.
 _LOG_FATAL = 4
 _BFLOAT16 = 16  # TensorProto.DataType
-_CAUSE_CHARS_MAX = 200
 
 
 class OnnxSession:
     """One onnxruntime session. It belongs to one instance; `run` is called from one thread at a time."""
 
-    def __init__(self, session: Any, signature: Signature) -> None:
+    def __init__(self, session: Any, signature: Signature, device: Device | None = None) -> None:
+        """`device`: where it runs, if that is not plainly on the CPU."""
         self._session = session
         self._signature = signature
         self._outputs = {spec.name: spec for spec in signature.outputs}
         self._all_outputs = tuple(self._outputs)
         self._has_bf16 = any(spec.datatype is Datatype.BF16 for spec in signature.inputs + signature.outputs)
+        # A session that may capture graphs would take a run without this for one to capture.
+        self._options = run_options(-1) if device is not None else None
+        self._reopen = device.reopen if device is not None else None
+        self._on_device: DeviceRuns | None = None
+        if device is not None:
+            device = replace(device, reopen=self._without_graphs if self._reopen else None)
+            self._on_device = DeviceRuns(session, signature, device, self._run_plain)
 
     def __repr__(self) -> str:
         return f"<OnnxSession {'closed' if self._session is None else self._session.get_providers()[0]}>"
@@ -64,22 +77,43 @@ class OnnxSession:
         """Where it really runs, as onnxruntime calls it: after an allowed fallback not what was asked for."""
         return str(self._session.get_providers()[0])
 
+    @property
+    def device_notes(self) -> str:
+        """How runs go about on the device, in one sentence; "" on the CPU."""
+        return self._on_device.describe() if self._on_device is not None else ""
+
     def run(self, inputs: Tensors, outputs: tuple[str, ...] | None) -> dict[str, Array]:
         names = self._all_outputs if outputs is None else outputs
         try:
-            if self._has_bf16:
-                values = self._run_bound(inputs, names)
-            else:
-                values = self._session.run(list(names), dict(inputs))
-            return {name: _array(self._outputs[name], value) for name, value in zip(names, values, strict=True)}
+            run = self._run_plain if self._on_device is None else self._on_device.run
+            return run(inputs, names)
         except Exception as fault:  # noqa: BLE001 - whatever the bindings raise is the model's failure, not ours
             failure = ModelFailed(f"the model failed: {short_cause(fault)}")
         # Raised out here, so that no chained traceback keeps the batch's arrays alive.
         raise failure
 
     def close(self) -> None:
+        if self._on_device is not None:
+            self._on_device.close()
         # onnxruntime frees weights, arenas and threads with the last reference.
+        self._session = self._on_device = None
+
+    def _run_plain(self, inputs: Tensors, names: Sequence[str]) -> dict[str, Array]:
+        if self._session is None:
+            raise RuntimeError("its session is closed")
+        if self._has_bf16:
+            values = self._run_bound(inputs, names)
+        else:
+            values = self._session.run(list(names), dict(inputs), self._options)
+        return {name: _array(self._outputs[name], value) for name, value in zip(names, values, strict=True)}
+
+    def _without_graphs(self) -> Any:
+        """Let the session go, and take one that captures nothing. Errors: LoadFailed."""
+        assert self._reopen is not None
+        # Before the other comes: the device may have no room for two.
         self._session = None
+        self._session = self._reopen()
+        return self._session
 
     def _run_bound(self, inputs: Tensors, names: Sequence[str]) -> list[Any]:
         binding = self._session.io_binding()
@@ -89,43 +123,86 @@ class OnnxSession:
             binding.bind_ortvalue_input(name, _ort_value(self._signature.input(name), array))
         for name in names:
             binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._options)
         return [
             _bits(value) if value.element_type() == _BFLOAT16 else value.numpy() for value in binding.get_outputs()
         ]
 
 
-def open_session(spec: RuntimeSpec, instance: int, threads: int) -> OnnxSession:
-    """Load the model for one instance, on the spec's provider or, where that is allowed, on the CPU."""
-    path = Path(spec.path).resolve()
-    external.check(path)
+def open_session(
+    spec: RuntimeSpec,
+    instance: int,
+    threads: int,
+    *,
+    place: Callable[[Device | None], Device | None] | None = None,
+) -> OnnxSession:
+    """Load the model for one instance, on the spec's provider or, where that is allowed, on the CPU. `place` has the
+    last word on how it runs there: it is given the device, None for the CPU."""
+    external.check(Path(spec.path).resolve())
     try:
-        session = _on_wanted_provider(spec, path, instance, threads)
+        session, found = _on_wanted_provider(spec, instance, threads)
     except LoadFailed as fault:
         # Which of the two is at fault? A model that loads on the CPU is sound, so the device is.
         if spec.provider == "cpu":
             raise
-        session = _create(path, eps.cpu_only(), threads)
+        session, found = _create(spec, eps.cpu_only(), threads), None
         if not spec.allow_cpu_fallback:
             raise fault
     signature = signature_of(session.get_inputs(), session.get_outputs(), spec.batching.axes)
     _check_bf16(signature)
-    return OnnxSession(session, signature)
+    return OnnxSession(session, signature, found if place is None else place(found))
 
 
-def _on_wanted_provider(spec: RuntimeSpec, path: Path, instance: int, threads: int) -> Any:
+def _on_wanted_provider(spec: RuntimeSpec, instance: int, threads: int) -> tuple[Any, Device | None]:
     eps.check_available(spec, ort.get_available_providers())
     if spec.provider == "cpu":
-        return _create(path, eps.cpu_only(), threads)
+        return _create(spec, eps.cpu_only(), threads), None
     _prepare_device(spec)
-    try:
-        session = _create(path, eps.providers(spec, instance, ort.__version__), threads)
-    except LoadFailed as fault:
-        raise LoadFailed(eps.unusable(spec, f"onnxruntime cannot use it here ({fault})")) from fault
+
+    def create(*, graphs: bool) -> Any:
+        return _create(spec, eps.providers(spec, instance, ort.__version__, graphs=graphs), threads)
+
+    with process_gate().load():
+        session, no_graphs = _with_graphs_if_possible(spec, create)
     if eps.provider_name(spec) not in session.get_providers():
         # onnxruntime goes on without a provider whose libraries or device it cannot find.
         raise LoadFailed(eps.unusable(spec, "onnxruntime found no such device, or not its libraries"))
-    return session
+    return session, _device(spec, instance, no_graphs, lambda: create(graphs=False))
+
+
+def _with_graphs_if_possible(spec: RuntimeSpec, create: Callable[..., Any]) -> tuple[Any, str]:
+    """The session, and why it captures no CUDA graphs, if it does not."""
+    why = eps.no_graphs(spec)
+    if not why:
+        try:
+            return create(graphs=True), ""
+        except LoadFailed as fault:
+            # Control flow, or a node that only the CPU can compute. What else is wrong will show again.
+            why = short_cause(fault.__cause__ or fault)
+    try:
+        session = create(graphs=False)
+    except LoadFailed as fault:
+        raise LoadFailed(eps.unusable(spec, f"onnxruntime cannot use it here ({fault})")) from fault
+    logger.info("%s runs without CUDA graphs: %s", spec.origin or spec.path, why)
+    return session, why
+
+
+def _device(spec: RuntimeSpec, instance: int, no_graphs: str, reopen: Callable[[], Any]) -> Device:
+    number = eps.device_of(spec, instance)
+    memory: Memory | None
+    try:
+        memory, no_buffers = cuda_memory(number), ""
+    except MemoryFault as fault:
+        memory, no_buffers = None, str(fault)
+        logger.warning("runs on CUDA device %d use no fixed buffers: %s", number, fault)
+    return Device(
+        memory=memory,
+        no_buffers=no_buffers,
+        gate=process_gate(),
+        buffer_bytes_max=eps.buffer_bytes_max(spec),
+        reopen=None if no_graphs else reopen,
+        no_graphs=no_graphs,
+    )
 
 
 def _prepare_device(spec: RuntimeSpec) -> None:
@@ -137,12 +214,14 @@ def _prepare_device(spec: RuntimeSpec) -> None:
         eps.cache_folder(spec, ort.__version__).mkdir(parents=True, exist_ok=True)
 
 
-def _create(path: Path, providers: list[eps.Provider], threads: int) -> Any:
+def _create(spec: RuntimeSpec, providers: list[eps.Provider], threads: int) -> Any:
+    path = Path(spec.path).resolve()
     try:
         # Without enable_fallback=0 it would print, and go on with the CPU in silence.
         return ort.InferenceSession(str(path), _options(threads), providers=providers, enable_fallback=0)
     except Exception as fault:
-        raise LoadFailed(f"{path} is not an ONNX model that onnxruntime can load: {short_cause(fault)}") from fault
+        name = spec.origin or str(path)
+        raise LoadFailed(f"{name} is not an ONNX model that onnxruntime can load: {short_cause(fault)}") from fault
 
 
 def _options(threads: int) -> Any:
@@ -188,21 +267,3 @@ def _bits(value: Any) -> Array:
     """A copy of the bit patterns; the memory goes with the value."""
     raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     return np.frombuffer(bytearray(raw), dtype=np.uint16).reshape(value.shape())
-
-
-_STATUS = re.compile(r"^(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?(?:Load model from \S+ failed: ?)?")
-_NODE = re.compile(r"Non-zero status code returned while running (\S+) node\. Name:'[^']*' Status Message: ")
-# A place in onnxruntime's source: file, line, and the signature of the function.
-_PLACE = re.compile(r"\S*/\S+\.(?:cc|h|cu|cuh|hpp):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])?(?:::<lambda\S*>)? ?")
-_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\][^\s'\",;:]+")
-
-
-def short_cause(fault: BaseException) -> str:
-    """What onnxruntime said, as part of one sentence: first line, no status prefix, paths or source places."""
-    text = _STATUS.sub("", str(fault).strip())
-    nodes = _NODE.findall(text)
-    text = _PLACE.sub("", _NODE.sub("", text)).strip()
-    text = _PATH.sub("…", text.splitlines()[0] if text else type(fault).__name__).strip().rstrip(".")
-    if nodes:
-        text = f"{nodes[-1]}: {text}"
-    return text if len(text) <= _CAUSE_CHARS_MAX else text[: _CAUSE_CHARS_MAX - 1] + "…"

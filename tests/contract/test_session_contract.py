@@ -1,23 +1,30 @@
 """What every Session promises (runtimes/session.py), one suite for all implementations.
 
 A factory gives a session of any model with a batch axis on all inputs and outputs; inputs are generated from its
-signature. To add an implementation, add a line to FACTORIES.
+signature. To add an implementation, add a line to FACTORIES. The ways of a device run here over the CPU provider: a
+shape takes them when it comes again, so each run is made three times.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from runtimes import proof, samples
 from runtimes.errors import ModelFailed
-from runtimes.onnx.session import open_session
+from runtimes.onnx.device import Device
+from runtimes.onnx.gate import CaptureGate
+from runtimes.onnx.memory import HostMemory
+from runtimes.onnx.metadata import signature_of
+from runtimes.onnx.session import OnnxSession, open_session
 from runtimes.session import Session
 from runtimes.simulated import SimulatedSession
 from runtimes.spec import RuntimeSpec
-from runtimes.tensor import Array, Datatype
+from runtimes.tensor import Array, Datatype, Tensors
 from tests.support import models
+from tests.support.cuda import GraphSession
 
 Factory = Callable[[Path], Session]
 
@@ -31,14 +38,67 @@ def onnx(model: Callable[[], bytes]) -> Factory:
     return make
 
 
+class Thrice:
+    """A session whose every run is the third of its shape; all three must tell the same."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.signature = session.signature
+        self.provider = session.provider
+
+    def run(self, inputs: Tensors, outputs: tuple[str, ...] | None) -> dict[str, Array]:
+        first = self._session.run(inputs, outputs)
+        kept = {name: array.copy() for name, array in first.items()}
+        self._session.run(inputs, outputs)
+        third = self._session.run(inputs, outputs)
+        for name, array in third.items():
+            datatype = self.signature.output(name).datatype
+            assert proof.same(first[name], kept[name], datatype)
+            assert proof.same(array, kept[name], datatype)
+        return third
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def device(reopen: Callable[[], Any] | None = None) -> Device:
+    return Device(memory=HostMemory(), gate=CaptureGate(), buffer_bytes_max=1 << 24, reopen=reopen, pick="furthest")
+
+
+def bound(model: Callable[[], bytes]) -> Factory:
+    """The same in fixed buffers."""
+
+    def make(folder: Path) -> Session:
+        path = models.write(folder, model())
+        return Thrice(open_session(RuntimeSpec(path=str(path), sha256=""), 0, 1, place=lambda cpu: device()))
+
+    return make
+
+
+def graphs(model: Callable[[], bytes]) -> Factory:
+    """The same as graphs, which a stand-in captures and replays."""
+
+    def make(folder: Path) -> Session:
+        path = models.write(folder, model())
+        played = GraphSession(str(path))
+        signature = signature_of(played.get_inputs(), played.get_outputs())
+        return Thrice(OnnxSession(played, signature, device(lambda: GraphSession(str(path)))))
+
+    return make
+
+
+MODELS: dict[str, Callable[[], bytes]] = {
+    "linear": models.linear,
+    "strings": models.text_labels,
+    "maps": models.zip_map,
+    "forest": models.random_forest,
+    "float16": lambda: models.identity(Datatype.FP16),
+    "bfloat16": lambda: models.identity(Datatype.BF16),
+    "state": models.batch_axis_second,
+}
+WAYS = {"onnx": onnx, "bound": bound, "graphs": graphs}
 ENGINES: dict[str, Factory] = {
-    "onnx linear": onnx(models.linear),
-    "onnx strings": onnx(models.text_labels),
-    "onnx maps": onnx(models.zip_map),
-    "onnx forest": onnx(models.random_forest),
-    "onnx float16": onnx(lambda: models.identity(Datatype.FP16)),
-    "onnx bfloat16": onnx(lambda: models.identity(Datatype.BF16)),
-    "onnx state": onnx(models.batch_axis_second),
+    f"{way} {name}": make(model) for way, make in WAYS.items() for name, model in MODELS.items()
 }
 FACTORIES: dict[str, Factory] = {**ENGINES, "simulated": lambda folder: SimulatedSession(seed=1)}
 

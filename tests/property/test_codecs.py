@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from gateway.dataplane.codecs import Decoded, Encoded, decode_score, decode_v2
+from gateway.dataplane.codecs import Decoded, Encoded, buffers, decode_score, decode_v2, numbers
 from runtimes import Array, Datatype, InvalidInput, Signature
 from tests.support.codec_signatures import of_type, signature, spec
 
@@ -213,6 +213,82 @@ def test_every_azure_form_says_the_same(form: str, table: list[tuple[float, int]
         assert call.inputs["a"].tolist() == [[a] for a, _ in table]
         assert call.inputs["b"].tolist() == [b for _, b in table]
     assert call.rows == len(table)
+
+
+# Numbers as a client may write them, and what one may write in their place.
+WRITTEN = (
+    "0 -0 -0.0 1 3.0 -1 1E5 2.5e-3 0.1 1.0000000000000000000001 16777217 16777219.0000000001 9007199254740993 "
+    "9223372036854775807 18446744073709551615 1.00000017881393432617187499 1.00000017881393432617187500001 5e-324 "
+    "1e-400 7e-46 65504 -129"
+)
+SPELLINGS = st.sampled_from(WRITTEN.split()) | st.floats(allow_nan=False, allow_infinity=False, width=32).map(repr)
+MISPLACED = '1e400 3.5e38 65520 18446744073709551616 -9223372036854775809 NaN true null "1" "é" "" {} [] [1] 01 1. +1'
+ODD = st.sampled_from(MISPLACED.split())
+SPACE = st.sampled_from(["", "", " ", "\n\t"])
+AROUND = {
+    decode_score: ['{"input_data":%s}', ' { "data" : %s } ', '{"data":%s,"params":{}}', '{"data":{"x":%s}}'],
+    decode_v2: [
+        '{"inputs":[{"name":"x","shape":%%s,"datatype":"%%s","data":%s}]}',
+        '{"id":"a:b","inputs":[{"data":%s,"name":"x","shape":%%s,"datatype":"%%s"}],"outputs":[{"name":"y"}]}',
+        '{"inputs":[{"name":"x","shape":%%s,"datatype":"%%s","data":%s}],"parameters":{"timeout":5}}',
+        '{"inputs":[{"name":"x","shape":%%s,"datatype":"%%s","data":%s,"data":[1]}]}',
+        '{"x":{"data":[1]},"inputs":[{"name":"x","shape":%%s,"datatype":"%%s","data":%s}]}',
+    ],
+}
+
+
+@st.composite
+def bodies(draw: st.DrawFn, door: Any, datatype: Datatype) -> bytes:
+    """Rows of numbers in one of the usual bodies; some are odd, ragged or broken somewhere."""
+    count, size = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    leaves = draw(st.sampled_from([SPELLINGS, SPELLINGS, st.integers(-300, 2**64).map(str), SPELLINGS | ODD]))
+    sizes = [size] * count if draw(st.booleans()) else draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
+    rows = [draw(st.lists(leaves, min_size=n, max_size=n)) for n in sizes]
+    gap = draw(SPACE)
+    lists = ["[" + f",{gap}".join(row) + gap + "]" for row in rows]
+    block = draw(st.sampled_from([f"[{gap}" + f"{gap},".join(lists) + "]", lists[0], f"[[{lists[0]}]]"]))
+    body = draw(st.sampled_from(AROUND[door])) % block
+    if door is decode_v2:
+        body = body % (draw(st.sampled_from([[len(rows), sizes[0]], [sizes[0]], [1, 1, sizes[0]]])), datatype.v2)
+    text = body.encode()
+    if draw(st.integers(0, 3)):
+        return text
+    start = draw(st.integers(0, len(text)))
+    poked = draw(st.one_of(SNIPPETS, st.sampled_from([b"\\", b"\xef\xbb\xbf", b'data":[', b"\0"])))
+    return text[:start] + poked + text[start + draw(st.integers(0, 1)) :]
+
+
+def outcome(door: Any, body: bytes, sig: Signature) -> Any:
+    try:
+        call = door(body, None, sig, "m", "1")
+    except InvalidInput as refusal:
+        return str(refusal)
+    array = call.inputs["x"]
+    values = array.tolist() if array.dtype == object else array.tobytes()
+    return array.dtype, array.shape, values, call.rows, call.outputs, call.timeout_ns
+
+
+@pytest.mark.parametrize("datatype", list(Datatype))
+@pytest.mark.parametrize("door", [decode_score, decode_v2])
+@settings(few, max_examples=60)
+@given(data=st.data())
+def test_every_way_to_read_a_body_ends_the_same(door: Any, datatype: Datatype, data: st.DataObject) -> None:
+    # Given a body, and a model that takes its rank or another.
+    body = data.draw(bodies(door, datatype))
+    sig = of_type(datatype, (-1,) * data.draw(st.sampled_from([2, 2, 1, 3])))
+    sig = signature(*sig.inputs, outputs=(spec("y", shape=(-1, 2)),))
+    with pytest.MonkeyPatch.context() as patch:
+        # When it is read element by element, by packing, and straight into a buffer.
+        patch.setattr(buffers, "BYTES_MIN", len(body) + 1)
+        packed = outcome(door, body, sig)
+        patch.setattr(numbers, "packed", lambda *_: None)
+        patch.setattr(numbers, "_plain_tensor", lambda *_: None)
+        exact = outcome(door, body, sig)
+        patch.setattr(buffers, "BYTES_MIN", 0)
+        buffered = outcome(door, body, sig)
+    # Then the tensors are the same to the bit, and the refusals word by word.
+    assert packed == exact
+    assert buffered == exact
 
 
 V2_JSON = {

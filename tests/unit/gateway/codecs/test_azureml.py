@@ -281,6 +281,17 @@ def test_the_word_null_in_a_text_is_no_nonfinite_value() -> None:
     assert answer(results, signature(outputs=outputs)).headers == ()
 
 
+def test_several_outputs_are_named_whatever_they_are_made_of() -> None:
+    bits = np.array([0x3F80, 0xC000], np.uint16)
+    outputs = (spec("y", Datatype.FP32, (-1, 2)), spec("z", Datatype.BF16, (-1,)))
+    fortran = np.array([[1, 2], [3, 4]], np.float32, order="F")
+    results: dict[str, Array] = {"y": fortran, "z": bits}
+    assert answer(results, signature(outputs=outputs)).body == b'{"y":[[1.0,2.0],[3.0,4.0]],"z":[1.0,-2.0]}'
+    outputs = (spec("y", Datatype.FP32, (-1, 2)), spec("\ud800", Datatype.INT64, ()))
+    results = {"y": fortran, "\ud800": np.array(7)}
+    assert answer(results, signature(outputs=outputs)).body == b'{"y":[[1.0,2.0],[3.0,4.0]],"?":7}'
+
+
 def test_values_and_names_that_say_bool_words_go_the_exact_way() -> None:
     sig = signature(spec("true", shape=(-1,)))
     assert decode({"data": {"true": [1, 2.5]}}, sig).inputs["true"].tolist() == [1, 2.5]

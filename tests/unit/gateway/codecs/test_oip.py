@@ -121,6 +121,12 @@ def test_nonfinite_outputs_are_null_in_json_with_a_header() -> None:
     assert call.encode(results).headers == ()
 
 
+def test_an_output_whose_name_is_no_unicode_has_its_bad_part_replaced() -> None:
+    call = decode(request(), sig=signature(outputs=(spec("\ud800", shape=(-1, 2)),)))
+    answer, _ = parts(call.encode({"\ud800": np.zeros((1, 2), np.float32)}))
+    assert answer["outputs"][0]["name"] == "?"
+
+
 def test_maps_are_texts() -> None:
     rows = np.empty(1, object)
     rows[0] = {0: float(np.float32(0.9))}

@@ -143,4 +143,6 @@ def test_graphs_nested_without_end_are_refused(folder: Path) -> None:
     length, size = len(data), b""
     while length > 0x7F:
         size, length = size + bytes([length & 0x7F | 0x80]), length >> 7
-    assert "protobuf cannot be read" in refused(models.write(folder, LOCATED + b"\x3a" + size + bytes([length]) + data))
+    assert "protobuf cannot be read" in refused(
+        models.write(folder, LOCATED + b"\x3a" + size + bytes([length]) + data)
+    )

@@ -10,10 +10,14 @@ import onnxruntime
 import pytest
 
 from runtimes.errors import LoadFailed, ModelFailed
-from runtimes.onnx.session import open_session, short_cause
-from runtimes.spec import RuntimeSpec
+from runtimes.onnx import session as session_module
+from runtimes.onnx.causes import short_cause
+from runtimes.onnx.memory import HostMemory, MemoryFault
+from runtimes.onnx.session import OnnxSession, open_session
+from runtimes.spec import BatchingSpec, BatchLimits, RuntimeSpec
 from runtimes.tensor import Datatype
 from tests.support import models
+from tests.support.cuda import GraphSession
 
 
 @pytest.fixture
@@ -32,6 +36,7 @@ class Engine:
         self.real = onnxruntime.InferenceSession
         self.on_device = on_device
         self.asked: list[list[str]] = []
+        self.with_graphs: list[bool] = []
         self.preloaded = 0
         names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
@@ -44,6 +49,7 @@ class Engine:
     def create(self, path: str, options: Any, providers: list[Any], enable_fallback: int) -> Any:
         assert enable_fallback == 0
         self.asked.append([name for name, _ in providers])
+        self.with_graphs.append("enable_cuda_graph" in providers[0][1])
         session = self.real(path, options, providers=["CPUExecutionProvider"])
         return session if len(providers) == 1 else self.on_device(session)
 
@@ -77,7 +83,80 @@ def test_the_folder_for_tensorrt_engines_is_made(monkeypatch: pytest.MonkeyPatch
     Engine(monkeypatch, OnDevice)
     cache = linear.parent / "cache"
     open_session(spec(linear, provider="tensorrt", cache_dir=str(cache)), 0, 1)
-    assert [folder.name for folder in cache.iterdir()] == [f"model-onnxruntime-{onnxruntime.__version__}"]
+    (folder,) = cache.iterdir()
+    assert folder.name.startswith(f"model-onnxruntime-{onnxruntime.__version__}-")
+
+
+SIZED = BatchingSpec(limits=BatchLimits(sizes=(1, 4)))
+
+
+def played(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Sessions that capture graphs, on a device whose memory is the host's."""
+    monkeypatch.setattr(session_module, "cuda_memory", lambda number: HostMemory())
+    return Engine(monkeypatch, lambda session: OnDevice(GraphSession(session)))
+
+
+def test_graphs_are_captured_where_batch_sizes_are_declared(monkeypatch: pytest.MonkeyPatch, linear: Path) -> None:
+    engine = played(monkeypatch)
+    assert "no batch sizes are declared" in noted(open_session(spec(linear, provider="cuda"), 0, 1))
+    assert engine.with_graphs == [False]
+    session = open_session(spec(linear, provider="cuda", batching=SIZED), 0, 1)
+    assert engine.with_graphs == [False, True]
+    assert "without a CUDA graph" not in noted(session)
+
+
+def noted(session: OnnxSession) -> str:
+    for seed in range(3):
+        session.run({"x": np.random.default_rng(seed).standard_normal((2, 4)).astype(np.float32)}, None)
+    return session.device_notes
+
+
+def test_a_model_that_onnxruntime_will_not_capture_runs_without(
+    monkeypatch: pytest.MonkeyPatch, linear: Path
+) -> None:
+    def refuse(session: Any) -> Any:
+        if engine.with_graphs[-1]:
+            raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : the model has control flow nodes")
+        return OnDevice(session)
+
+    monkeypatch.setattr(session_module, "cuda_memory", lambda number: HostMemory())
+    engine = Engine(monkeypatch, refuse)
+    session = open_session(spec(linear, provider="cuda", batching=SIZED), 0, 1)
+    assert engine.with_graphs == [True, False]
+    assert noted(session).endswith("without a CUDA graph, as the model has control flow nodes")
+
+
+def test_a_session_that_lost_its_graphs_is_opened_again(monkeypatch: pytest.MonkeyPatch, linear: Path) -> None:
+    made: list[GraphSession] = []
+
+    def make(session: Any) -> Any:
+        made.append(GraphSession(session))
+        if len(made) == 1:
+            made[0].fails.add("captures")
+        return OnDevice(made[-1])
+
+    monkeypatch.setattr(session_module, "cuda_memory", lambda number: HostMemory())
+    engine = Engine(monkeypatch, make)
+    session = open_session(spec(linear, provider="cuda", batching=SIZED), 0, 1)
+    assert "the capture failed: " in noted(session)
+    assert engine.with_graphs == [True, False]
+    assert made[1].runs["plain"] > 0
+
+
+def test_the_cpu_has_nothing_to_tell_of_a_device(linear: Path) -> None:
+    assert open_session(spec(linear), 0, 1).device_notes == ""
+
+
+def test_a_device_whose_memory_cannot_be_reached_is_used_plainly(
+    monkeypatch: pytest.MonkeyPatch, linear: Path
+) -> None:
+    def out_of_reach(number: int) -> Any:
+        raise MemoryFault("libcudart.so is not loaded")
+
+    monkeypatch.setattr(session_module, "cuda_memory", out_of_reach)
+    Engine(monkeypatch, OnDevice)
+    session = open_session(spec(linear, provider="cuda"), 0, 1)
+    assert noted(session) == "every shape runs plainly: libcudart.so is not loaded"
 
 
 def test_a_provider_that_onnxruntime_left_out_in_silence_is_noticed(
@@ -166,7 +245,7 @@ def test_maps_are_rows_and_a_map_that_is_no_sequence_is_one_row(
         def get_outputs(self) -> list[Any]:
             return [SimpleNamespace(name="p", type="map(int64,tensor(float))", shape=[])]
 
-        def run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
+        def run(self, names: list[str], inputs: dict[str, Any], options: Any) -> list[Any]:
             return [{0: 0.25, 1: 0.75}]
 
     Engine(monkeypatch, OneMap)

@@ -1,0 +1,1 @@
+"""What a GPU's ways of running a model cost: plain runs, fixed buffers, CUDA graphs, and copies to it and back."""
