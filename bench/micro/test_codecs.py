@@ -1,7 +1,11 @@
-"""Bytes into tensors and back, one row: 64 pixels and 512 floats, Azure-style JSON and V2 binary."""
+"""Bytes into tensors and back, one row: 30 to 4,096 floats, Azure-style JSON, V2 JSON and V2 binary.
+
+Texts of BYTES_MIN and more take the way of codecs/buffers.py; the sizes lie on both sides of it.
+"""
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -27,10 +31,19 @@ def _header_length(head: bytes) -> int:
     return int(line.partition(b": ")[2])
 
 
-@pytest.mark.parametrize("features", [64, 512])
+@pytest.mark.parametrize("features", [30, 64, 512, 4096])
 def test_decode_azure_json(benchmark: BenchmarkFixture, features: int) -> None:
     body = requests(TARGET, rows(1, features), "json")[0].partition(b"\r\n\r\n")[2]
     decoded = benchmark(decode_score, body, None, dense_signature(features, CLASSES), "e", "d")
+    assert decoded.rows == 1
+
+
+@pytest.mark.parametrize("features", [30, 64, 512, 4096])
+def test_decode_v2_json(benchmark: BenchmarkFixture, features: int) -> None:
+    row = rows(1, features)
+    entry = {"name": "x", "shape": row.shape, "datatype": "FP32", "data": row.ravel()}
+    body = orjson.dumps({"inputs": [entry]}, option=orjson.OPT_SERIALIZE_NUMPY)
+    decoded = benchmark(decode_v2, body, None, dense_signature(features, CLASSES), "e", "d")
     assert decoded.rows == 1
 
 

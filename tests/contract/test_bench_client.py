@@ -296,12 +296,13 @@ def test_a_limit_that_is_not_met_is_exit_status_1(tmp_path: Path, body: str) -> 
 
 
 def test_the_highest_rate_is_found_where_the_server_gives_way(tmp_path: Path, body: str) -> None:
-    # One connection and 10 ms an answer: a hundred a second, less what the machine takes.
+    # One connection and 10 ms an answer: a hundred a second, less what the machine takes. In 0.4 s 180 a second leave
+    # more than 300 ms of work behind, and what lies between may end on either side of the limit.
     with serving(lambda number, at_s: 0.01) as url:
         given: dict[str, Any] = {"find_rate": True, "slo_p99_ms": "150", "rate": "45", "precision": "0.9"}
         given |= {"connections": "1", "duration": "0.4", "arrivals": "constant", "max_rate": "180"}
         report = measured(url, tmp_path, data=body, **given)
-    assert 45 <= report["best_rate"] <= 120
+    assert 45 <= report["best_rate"] < 180
     assert any(step["accepted"]["p99_ms"] > 150 for step in report["steps"])
 
 

@@ -8,7 +8,7 @@ Errors: InvalidInput, one sentence that says what was found and what would be ac
 
 from __future__ import annotations
 
-from gateway.dataplane.codecs import azureml, documents, oip
+from gateway.dataplane.codecs import azureml, buffers, documents, oip
 from gateway.dataplane.codecs.wire import Decoded, Encoded
 from runtimes import Signature
 
@@ -21,8 +21,15 @@ def decode_score(
     """A body posted to `/score`. `header_length` is Inference-Header-Content-Length, None where it is not given."""
     if header_length is not None:
         return oip.decode(body, header_length, signature, model_name, model_version)
+    if len(body) >= buffers.BYTES_MIN and (cut := buffers.cut(body)) is not None:
+        if "inputs" in cut.rest:
+            quick: Decoded | None = oip.decode_cut(cut, signature, model_name, model_version)
+        else:
+            quick = azureml.decode_cut(cut, signature)
+        if quick is not None:
+            return quick
     document = documents.parse(body)
-    if oip.is_request(document):
+    if type(document) is dict and "inputs" in document and oip.is_request(document):
         head = {"model_name": model_name, "model_version": model_version}
         return oip.decode_document(document, body, body, signature, head)
     return azureml.decode(document, body, signature)

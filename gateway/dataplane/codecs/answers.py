@@ -9,6 +9,7 @@ Errors: none of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import orjson
 
 from runtimes import Array, Datatype, TensorSpec
 
-OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_NUMBERS = orjson.OPT_SERIALIZE_NUMPY
+OPTIONS = _NUMBERS | orjson.OPT_NON_STR_KEYS
 _BF16 = Datatype.BF16
 
 
@@ -32,11 +34,36 @@ def dump_tensor(array: Array, spec: TensorSpec) -> bytes:
     """JSON bytes of one tensor; most of them orjson prints as they are."""
     if spec.datatype is not _BF16:
         try:
-            return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+            return orjson.dumps(array, option=_NUMBERS)
         except orjson.JSONEncodeError:
             # Objects, a scalar, or elements that do not lie side by side.
             pass
     return dump(jsonable(array, spec))
+
+
+def dump_named(results: Mapping[str, Array], specs: tuple[TensorSpec, ...]) -> bytes:
+    """JSON bytes of an object of tensors."""
+    named = {}
+    for spec in specs:
+        # The one type whose elements orjson would print as something else.
+        if spec.datatype is _BF16:
+            break
+        named[spec.name] = results[spec.name]
+    else:
+        try:
+            return orjson.dumps(named, option=_NUMBERS)
+        except orjson.JSONEncodeError:
+            # As in dump_tensor, or a name that is no valid Unicode.
+            pass
+    return dump({spec.name: jsonable(results[spec.name], spec) for spec in specs})
+
+
+def dump_numbers(value: object) -> bytes:
+    """As `dump`, and quicker where nothing has names that are not strings."""
+    try:
+        return orjson.dumps(value, option=_NUMBERS)
+    except orjson.JSONEncodeError:
+        return dump(value)
 
 
 def jsonable(array: Array, spec: TensorSpec) -> Any:

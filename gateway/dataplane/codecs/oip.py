@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from gateway.dataplane.codecs import answers, binary, documents, numbers
+from gateway.dataplane.codecs import answers, binary, buffers, documents, numbers
+from gateway.dataplane.codecs.buffers import Cut
 from gateway.dataplane.codecs.documents import short
 from gateway.dataplane.codecs.wire import JSON, NONFINITE, OCTETS, Encoded
 from runtimes import Array, Datatype, InvalidInput, Signature, TensorSpec
@@ -28,7 +29,13 @@ from runtimes import Array, Datatype, InvalidInput, Signature, TensorSpec
 _BYTES = Datatype.BYTES
 _TIMEOUT_US_MAX = 2**63 // 1000
 _EMPTY_MAX = 65536
+_USUAL = frozenset(("name", "shape", "datatype", "data"))
 _ENTRY = frozenset(("name", "shape", "datatype", "parameters", "data"))
+
+
+class _Unusual(Exception):
+    """Only the whole body tells."""
+
 
 # An output as the caller wants it: whether binary, and 0 for the tensor itself or how many of its highest values.
 # A plain tuple, for one is made for every output of every request.
@@ -61,7 +68,7 @@ class V2Call:
         blobs: list[bytes] = []
         entries = [_entry(wanted, results[wanted[0].name], blobs) for wanted in self._wanted]
         self.head["outputs"] = entries
-        header = answers.dump(self.head)
+        header = answers.dump_numbers(self.head)
         extra = NONFINITE if b"null" in header and self._has_nonfinite(results) else ()
         if not blobs:
             return Encoded(JSON, header, extra)
@@ -78,9 +85,14 @@ class V2Call:
 def decode(
     body: bytes, header_length: int | None, signature: Signature, model_name: str, model_version: str
 ) -> V2Call:
-    head = {"model_name": model_name, "model_version": model_version}
     if header_length is None:
+        if len(body) >= buffers.BYTES_MIN and (cut := buffers.cut(body)) is not None:
+            quick = decode_cut(cut, signature, model_name, model_version)
+            if quick is not None:
+                return quick
+        head = {"model_name": model_name, "model_version": model_version}
         return decode_document(documents.parse(body), body, body, signature, head)
+    head = {"model_name": model_name, "model_version": model_version}
     if not 0 <= header_length <= len(body):
         raise InvalidInput(
             f"inference-header-content-length is {header_length} and the body has {len(body)} bytes; "
@@ -92,30 +104,72 @@ def decode(
     return decode_document(documents.parse(text), text, body, signature, head)
 
 
-def is_request(document: object) -> bool:
+def decode_cut(cut: Cut, signature: Signature, model_name: str, model_version: str) -> V2Call | None:
+    """A request whose numbers are still text; None where only the whole body tells."""
+    head = {"model_name": model_name, "model_version": model_version}
+    try:
+        return decode_document(cut.rest, cut.text, cut.text, signature, head, cut.block)
+    except (InvalidInput, _Unusual):
+        # Refused in the same words, but with an eye on the numbers too.
+        return None
+
+
+def is_request(document: dict[str, Any]) -> bool:
     """Whether a JSON body without the header is V2: `inputs` is a list of objects with names."""
-    if type(document) is not dict:
-        return False
     inputs = document.get("inputs")
     return type(inputs) is list and bool(inputs) and type(inputs[0]) is dict and "name" in inputs[0]
 
 
-def decode_document(document: Any, text: bytes, body: bytes, signature: Signature, head: dict[str, Any]) -> V2Call:
-    """A request whose JSON is parsed; its binary tensors follow `text` in the body. Completes `head`."""
+def decode_document(
+    document: Any, text: bytes, body: bytes, signature: Signature, head: dict[str, Any], block: bytes = b""
+) -> V2Call:
+    """A request whose JSON is parsed; its binary tensors follow `text` in the body. Completes `head`.
+
+    `block`: the text of the input's numbers, cut out of `text`."""
     if type(document) is not dict or type(document.get("inputs")) is not list:
         raise InvalidInput(
             'the body has no list "inputs"; {"inputs": [{"name", "shape", "datatype", "data"}, ...]} is accepted'
         )
-    names = _names_in(document)
+    entries = document["inputs"]
+    usual = len(entries) == 1 and type(entries[0]) is dict and entries[0].keys() == _USUAL
+    # The counts of {"inputs": [{"name": "", "shape": [], "datatype": "", "data": []}]} are known.
+    names, strings = (5, 2) if usual and len(document) == 1 else (_names_in(document), _strings_in(document))
     documents.refuse_duplicates(text, document, names)
     if "id" in document:
         head["id"] = _id_of(document)
-    parameters = _parameters(document, "the request")
-    plain = _has_json_data(document["inputs"]) and documents.is_plain(text, names, _strings_in(document))
-    inputs = _inputs(document["inputs"], plain, body, len(text), signature.inputs)
+    parameters = _parameters(document, "the request") if "parameters" in document else {}
+    plain = (usual or _has_json_data(entries)) and documents.is_plain(text, names, strings)
+    inputs = _usual_input(entries[0], signature.inputs, block) if usual and (plain or block) else None
+    if inputs is None:
+        if block:
+            raise _Unusual
+        inputs = signature.filled(_inputs(entries, plain, body, len(text), signature.inputs))
     wanted, outputs = _outputs(document.get("outputs"), parameters, signature)
     timeout_ns = _timeout_ns(parameters) if parameters else 0
     return V2Call(inputs, signature.check(inputs), outputs, timeout_ns, wanted, head)
+
+
+def _usual_input(entry: dict[str, Any], specs: tuple[TensorSpec, ...], block: bytes) -> dict[str, Array] | None:
+    """The single input with a plain list of numbers and nothing out of the way, which is what most requests bring."""
+    spec = specs[0]
+    shape, data = entry["shape"], entry["data"]
+    if len(specs) != 1 or entry["name"] != spec.name or entry["datatype"] != spec.datatype.v2:
+        return None
+    if type(data) is not list or type(shape) is not list:
+        return None
+    count = 1
+    for size in shape:
+        if type(size) is not int or size < 1:
+            return None
+        count *= size
+    wanted = tuple(shape)
+    if not block:
+        array = numbers.packed(data, spec, wanted if len(data) == count else None)
+    else:
+        array = numbers.from_block(block, spec)
+        if array is not None and array.shape == (count,):
+            array = array.reshape(wanted)
+    return {spec.name: array} if array is not None and array.shape == wanted else None
 
 
 def _names_in(document: dict[str, Any]) -> int:
@@ -358,7 +412,10 @@ def _entry(wanted: Wanted, array: Array, blobs: list[bytes]) -> dict[str, Any]:
         blobs.append(blob)
         size = {"binary_data_size": len(blob)}
         return {"name": spec.name, "datatype": datatype, "shape": array.shape, "parameters": size}
-    data = answers.texts(array) if is_text else answers.jsonable(array.ravel(), spec)
+    if is_text:
+        data: object = answers.texts(array)
+    else:
+        data = array.ravel() if spec.datatype is not Datatype.BF16 else answers.jsonable(array.ravel(), spec)
     return {"name": spec.name, "datatype": datatype, "shape": array.shape, "data": data}
 
 
