@@ -21,7 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any, Protocol
+from typing import Any
 
 import httptools
 import uvicorn
@@ -29,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.errors import Code, Problem, retry_after
+from gateway.exchange import Exchange, Lane
 from gateway.identity import RequestIds
 from gateway.problem import azure_body, internal
 
@@ -84,70 +85,6 @@ class Edge(ServerState):
 
     def count_refusal(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1
-
-
-class Exchange:
-    """A request that is answered by callbacks. It stands where the server keeps the cycle of an ASGI request, so that
-    pipelining, deadlines and shutdown treat both alike; a task, its events and a scope are what it does without.
-
-    The connection calls `begin` when the head is whole, `take` for each piece of the body, `wait` where the rest of
-    it is still to come, `end` after the last, and `lost` when the caller is gone before the answer. The answer goes
-    to `connection.answer`, once, at any time after the head.
-    """
-
-    __slots__ = (
-        *("body_bytes", "connection", "disconnected", "keep_alive", "more_body"),
-        *("response_complete", "response_started", "waiting_for_100_continue"),
-    )
-
-    def __init__(self, connection: GuardedProtocol) -> None:
-        self.connection = connection
-        self.body_bytes = 0
-        self.keep_alive = False
-        self.more_body = True
-        self.disconnected = False
-        self.response_started = False
-        self.response_complete = False
-        self.waiting_for_100_continue = False
-
-    @property
-    def message_event(self) -> Exchange:
-        """What the server sets to wake the task of a cycle; here nobody sleeps."""
-        return self
-
-    def set(self) -> None:
-        """Nobody waits: `lost` says the same."""
-
-    def begin(self) -> bool:
-        """Decide about the request. False, with nothing done, where only the application can."""
-        raise NotImplementedError
-
-    def take(self, body: bytes) -> None:
-        raise NotImplementedError
-
-    def wait(self) -> None:
-        raise NotImplementedError
-
-    def end(self) -> None:
-        raise NotImplementedError
-
-    def lost(self) -> None:
-        """The caller is gone; more than once does no harm."""
-        raise NotImplementedError
-
-
-class Lane(Protocol):
-    """Answers some requests without the application, in the same words."""
-
-    def exchange(
-        self, connection: GuardedProtocol, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]
-    ) -> Exchange | None:
-        """None for a request that is the application's."""
-        ...
-
-    def again(self, connection: GuardedProtocol, before: Exchange) -> Exchange | None:
-        """A request with the very head of one that is over; None where the head should be read anew."""
-        ...
 
 
 class GuardedProtocol(HttpToolsProtocol):

@@ -19,7 +19,8 @@ from gateway.dataplane.live import SnapshotCell, Target
 from gateway.dataplane.oidc import KeysNeeded
 from gateway.dataplane.score import Call, Reply, Scoring
 from gateway.errors import Problem
-from gateway.listener import Exchange, GuardedProtocol
+from gateway.exchange import Exchange
+from gateway.listener import GuardedProtocol
 from gateway.problem import internal
 from runtimes import now_ns
 

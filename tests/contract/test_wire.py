@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.listener import Exchange, GuardedProtocol, HttpLimits, HttpServer, Lane
+from gateway.exchange import Exchange, Lane
+from gateway.listener import GuardedProtocol, HttpLimits, HttpServer
 from tests.support.wire import LOOPS, Peer, connected, parse, port_of, run, serving, talk
 
 GOOD = b"GET /good HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

@@ -17,7 +17,8 @@ from typing import Any
 import orjson
 import uvloop
 
-from gateway.listener import App, HttpLimits, HttpServer, Lane, bind
+from gateway.exchange import Lane
+from gateway.listener import App, HttpLimits, HttpServer, bind
 
 # No exchange of a test may take longer: what does is a hang. The real timeouts, from 10 s on, are all longer.
 PATIENCE_S = 5.0
