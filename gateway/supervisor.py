@@ -509,7 +509,7 @@ class Supervisor:
 
     def _deployment_facts(self) -> list[DeploymentFacts]:
         facts = []
-        for (endpoint, key), _ in self._desired.deployments.items():
+        for (endpoint, key), deployment in self._desired.deployments.items():
             loaded = self._applied.loaded.get(f"{endpoint}/{key}")
             if loaded is None:
                 continue
@@ -522,6 +522,8 @@ class Supervisor:
                     provider=loaded.provider,
                     load_s=loaded.load_s,
                     traffic=traffic.get(key, 0),
+                    concurrency_limit=deployment.max_pending or 0,
+                    min_rtt_s=self._applied.learned[f"{endpoint}/{key}"].run_ns / 1e9,
                 )
             )
         return facts

@@ -191,6 +191,19 @@ TABLE: tuple[Row, ...] = (
         labels=_ONE,
     ),
     Row(
+        name="gateway_concurrency_limit",
+        kind="gauge",
+        help="Requests that may be pending on the deployment, over all scorers; absent where nothing bounds them.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_min_rtt_seconds",
+        kind="gauge",
+        help="What one row took alone when the model was loaded, below which no answer comes; absent where it was "
+        "not measured.",
+        labels=_ONE,
+    ),
+    Row(
         name="gateway_model_load_seconds",
         kind="gauge",
         help="How long the deployment's model took to load, to be checked and to warm up.",
@@ -276,7 +289,11 @@ TABLE: tuple[Row, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentFacts:
-    """What the supervisor knows of one deployment. `version` is the model's, "" where the YAML gives none."""
+    """What the supervisor knows of one deployment. `version` is the model's, "" where the YAML gives none.
+
+    `concurrency_limit`: requests that may be pending, 0 for no bound. `min_rtt_s`: what the fastest run took when the
+    model was loaded, 0 where none was measured.
+    """
 
     endpoint: str
     deployment: str
@@ -285,6 +302,8 @@ class DeploymentFacts:
     load_s: float
     traffic: int
     version: str = ""
+    concurrency_limit: int = 0
+    min_rtt_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -460,6 +479,10 @@ class _Page(Collector):
             names = (one.endpoint, one.deployment)
             self._put("gateway_traffic_weight", one.traffic, *names)
             self._put("gateway_model_load_seconds", one.load_s, *names)
+            if one.concurrency_limit:
+                self._put("gateway_concurrency_limit", one.concurrency_limit, *names)
+            if one.min_rtt_s:
+                self._put("gateway_min_rtt_seconds", one.min_rtt_s, *names)
             self._put("gateway_model_info", 1, *names, one.version, one.sha256, one.provider)
 
     def _put_totals(self, totals: ScorerTotals) -> None:

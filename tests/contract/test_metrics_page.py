@@ -95,6 +95,8 @@ def _facts(deployments: int, gpus: int = 1) -> SupervisorFacts:
                 load_s=0.25,
                 traffic=90,
                 version="1",
+                concurrency_limit=20,
+                min_rtt_s=0.001,
             )
             for number in range(deployments)
         ),

@@ -62,6 +62,7 @@ def test_counters_equal_what_was_sent_over_all_scorers(gateway: GatewayProcess, 
     assert after.value("gateway_requests_in_flight") == 0
     assert after.value("gateway_queue_depth") == 0
     assert after.value("gateway_queue_oldest_seconds") == 0
+    assert 0 < after.value("gateway_min_rtt_seconds") < 1
 
 
 def _send_known_traffic(client: httpx.Client, digits: Digits) -> None:
