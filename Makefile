@@ -20,7 +20,7 @@ SOURCES := runtimes gateway bench tests examples
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test check fix bench bench-peers clean distclean setup \
+.PHONY: help run test check fix bench bench-peers bench-figures clean distclean setup \
 	format lint types architecture unit measured coverage fault e2e gpu bench-smoke property
 
 help: ## show this list
@@ -45,6 +45,9 @@ bench: $(READY_TO_TEST) ## measure: at the seams, then whole processes (about tw
 
 bench-peers: $(READY_TO_TEST) ## install other servers and measure beside them (once some GB, then about 15 minutes); ARGS
 	$(BIN)/python -m bench.peers $(ARGS)
+
+bench-figures: $(READY_TO_TEST) ## measure every promised figure (eight minutes at most; wants a quiet machine); ARGS
+	$(BIN)/python -m bench.figures $(ARGS)
 
 setup: $(READY_TO_TEST) ## only set up for `make test`
 

@@ -8,13 +8,14 @@ Threads: the loop's only.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from gateway.listener import GuardedProtocol
 
 
-class Exchange:
+class Exchange(ABC):
     """One request, from its head to its answer.
 
     The connection calls `begin` when the head is whole, `take` for each piece of the body, `wait` where the rest of
@@ -42,25 +43,28 @@ class Exchange:
         """What the server sets to wake the task of a cycle; here nobody sleeps."""
         return self
 
-    def set(self) -> None:
+    def set(self) -> None:  # noqa: B027 - there is nothing to do, not something left to be done
         """Nobody waits: `lost` says the same."""
 
+    @abstractmethod
     def begin(self) -> bool:
         """Decide about the request. False, with nothing done, where only the application can."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, body: bytes) -> None:
-        raise NotImplementedError
+        """A piece of the body."""
 
+    @abstractmethod
     def wait(self) -> None:
-        raise NotImplementedError
+        """The rest of the body is still on its way."""
 
+    @abstractmethod
     def end(self) -> None:
-        raise NotImplementedError
+        """The body is whole."""
 
+    @abstractmethod
     def lost(self) -> None:
         """The caller is gone; more than once does no harm."""
-        raise NotImplementedError
 
 
 class Lane(Protocol):
