@@ -8,7 +8,7 @@ Errors: InvalidInput, with the tensor's name, what was found and what would be a
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
@@ -62,6 +62,11 @@ class Signature:
     batched: bool = False
     padding: Padding | None = None
     mask: Mask | None = None
+    # The inputs of which two requests may differ in more than their rows.
+    _keyed: tuple[TensorSpec, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_keyed", tuple(spec for spec in self.inputs if _is_keyed(spec)))
 
     def input(self, name: str) -> TensorSpec:
         for spec in self.inputs:
@@ -127,12 +132,12 @@ class Signature:
         padding = self.padding
         if padding is not None:
             parts.append(padding.buckets(padding.sizes(inputs)))
-        for spec in self.inputs:
+        for spec in self._keyed:
             array = inputs[spec.name]
             axis = spec.batch_axis
             if axis is None:
                 parts.append((array.shape, _bytes_of(array)))
-            elif -1 in spec.shape[:axis] or -1 in spec.shape[axis + 1 :]:
+            else:
                 shape = array.shape if padding is None else padding.apart(spec.name, array.shape)
                 parts.append(shape[:axis] + shape[axis + 1 :])
         return tuple(parts)
@@ -164,6 +169,11 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
         if want != -1 and want != shape[axis]:
             return False
     return True
+
+
+def _is_keyed(spec: TensorSpec) -> bool:
+    axis = spec.batch_axis
+    return axis is None or -1 in spec.shape[:axis] or -1 in spec.shape[axis + 1 :]
 
 
 def _bytes_of(array: Array) -> Hashable:
