@@ -44,7 +44,7 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # Begins the head of an answer; 100 Continue stands alone.
 _ANSWER_HEAD = (b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.1 5")
 # How many heads a connection remembers, and how long one may be: clients send the same ones over and over.
-_REMEMBERED_MAX = 8
+_REMEMBERED_MAX = 32
 _REMEMBERED_BYTES_MAX = 2048
 # How long requests that are cut off may take to notice.
 CUT_OFF_S = 1.0
@@ -298,7 +298,8 @@ class GuardedProtocol(HttpToolsProtocol):
         is_whole = end + self.body_bytes == len(data) and self.head_lines == len(self.headers)
         if is_whole and end <= _REMEMBERED_BYTES_MAX:
             if len(self.heads) >= _REMEMBERED_MAX:
-                self.heads.clear()
+                # The oldest goes: heads differ by their Content-Length at least, and come and go with it.
+                del self.heads[next(iter(self.heads))]
             exchange.body_bytes = self.body_bytes
             self.heads[data[:end]] = exchange
 

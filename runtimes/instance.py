@@ -171,6 +171,7 @@ class ThreadPool:
         while (staged := self._staged.get()) is not None:
             batch, finished = staged
             execute(session, self._collator, batch, self._scheduler.now_ns)
+            batch.is_finished = True
             self._scheduler.call_from_thread(partial(finished, batch))
             # Let go of the batch now, not when the next one comes.
             del staged, batch, finished

@@ -51,6 +51,7 @@ class Batch:
         "deadline_ns",
         "due_ns",
         "fault",
+        "is_finished",
         "is_taken",
         "items",
         "key",
@@ -67,6 +68,8 @@ class Batch:
         self.items: list[WorkItem] = []
         self.room = rows_max
         self.is_taken = False
+        # Set by the instance when it is done with it, before the loop is told.
+        self.is_finished = False
         self.taken_ns = 0
         self.deadline_ns = 0
         self.due_ns = 0

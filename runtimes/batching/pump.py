@@ -24,6 +24,8 @@ from runtimes.spec import BatchLimits
 
 # A smaller batch must keep so much of a larger one's pace, in rows a second.
 _PACE_KEPT = 0.75
+# A tick that is longer has turns within it.
+_TICK_NS = 1_000_000
 # A run may be expected to take so much of the time that is left; the rest is for the answer, and for surprises.
 _DEADLINE_SHARE = 0.9
 
@@ -31,6 +33,7 @@ _DEADLINE_SHARE = 0.9
 class Pump:
     """`running` are the batches that the pool has, in the order it got them; `is_due`: a turn is asked for.
 
+    `catch_up_ns`: from then on an arrival finds that a turn is overdue, if any batch is running.
     `work_ns` is what they are expected to take, each from its beginning.
     """
 
@@ -49,6 +52,7 @@ class Pump:
         "_wake",
         "_wake_ns",
         "batches",
+        "catch_up_ns",
         "delay_ns",
         "is_due",
         "running",
@@ -70,6 +74,7 @@ class Pump:
         self.batches = 0
         self.is_due = False
         self.work_ns = 0.0
+        self.catch_up_ns = 0
         self._queue = queue
         self._pool = pool
         self._capacity = pool.capacity
@@ -91,6 +96,15 @@ class Pump:
         if not self.is_due:
             self.is_due = True
             self._scheduler.call_soon(self._turn)
+
+    def catch_up(self, now_ns: int) -> None:
+        """A turn within a tick, for ticks that are long: a loop with thousands of sockets to read from reads them all
+        before it takes the next turn, and the instances would have nothing to do meanwhile."""
+        self.catch_up_ns = now_ns + _TICK_NS
+        for batch in tuple(self.running):
+            if batch.is_finished:
+                self._take_home(batch)
+        self._send(now_ns)
 
     def hurry(self) -> None:
         """Hold no item back any more."""
@@ -117,7 +131,9 @@ class Pump:
 
     def _take_turn(self) -> None:
         self.is_due = False
-        self._send(self._now_ns())
+        now_ns = self._now_ns()
+        self.catch_up_ns = now_ns + _TICK_NS
+        self._send(now_ns)
 
     def _send(self, now_ns: int) -> None:
         queue = self._queue
@@ -205,6 +221,9 @@ class Pump:
             self._late(item, now_ns)
 
     def _take_home(self, batch: Batch) -> None:
+        if batch not in self.running:
+            # It was taken home within the tick, before the loop came to it.
+            return
         del self.running[batch]
         # Sums of fractions do not come back to nothing by themselves.
         self.work_ns = self.work_ns - batch.run_ns if self.running else 0.0

@@ -413,14 +413,14 @@ def test_a_head_that_was_read_before_changes_nothing(
 def test_only_so_many_heads_are_remembered_and_none_that_is_long(lane: Lane | None) -> None:
     async def main() -> None:
         async with serving(app, None, lane) as server, connected(port_of(server)) as peer:
-            for n in [*range(20), *range(20)]:
+            for n in [*range(80), *range(80)]:
                 await peer.send(head(b"Host: a", b"N: %d" % n, b"Long: " + b"x" * 4000 * (n % 2)))
                 (answer,) = parse(await peer.read_until(b"}}"))
                 assert answer.json["headers"]["n"] == str(n)
             (connection,) = server.edge.connections
             assert isinstance(connection, GuardedProtocol)
-            assert len(connection.heads) <= 8
-            assert sum(map(len, connection.heads)) < 8 * 2048
+            assert len(connection.heads) <= 32
+            assert sum(map(len, connection.heads)) < 32 * 2048
 
     run(main())
 
