@@ -1,8 +1,8 @@
 """The pump: from the queue into batches, and from there to the instances.
 
 How: it runs once a tick of the loop, so that requests parsed in one tick share a batch. First the staged batches
-grow, then new ones are formed while the pool has room. An inline pool gets one batch a tick, so that the loop sees to
-its sockets in between. One timer is armed while the oldest item is held for a queue delay; nothing polls.
+grow, then new ones are formed while the pool has room. An inline pool gets batches for some milliseconds, so that the
+loop sees to its sockets in between. One timer is armed while the oldest item is held for a queue delay; nothing polls.
 Deadlines: a batch stays as small as its first item's deadline asks, where that costs little of the pace; else that
 item is dropped, so that those behind it still can be in time, and `late` is told at once. The last that waits is
 never dropped: so a forecast that is wrong is put right by a run.
@@ -24,6 +24,8 @@ from runtimes.spec import BatchLimits
 
 # A smaller batch must keep so much of a larger one's pace, in rows a second.
 _PACE_KEPT = 0.75
+# How long one turn may go on running inline batches.
+_TURN_NS = 2_000_000
 # A tick that is longer has turns within it.
 _TICK_NS = 1_000_000
 # A run may be expected to take so much of the time that is left; the rest is for the answer, and for surprises.
@@ -139,19 +141,25 @@ class Pump:
         queue = self._queue
         if self._growing:
             self._grow(now_ns)
-        # Counted once: an inline pool finishes a batch inside `start`, and is to have one batch in a tick.
-        for _ in range(self._capacity - len(self.running)):
+        until_ns = now_ns + _TURN_NS
+        while len(self.running) < self._capacity:
             oldest = queue.oldest()
             if oldest is None:
                 return
-            if not self.delay_ns:
-                self._start(oldest.key, now_ns)
-                continue
-            choice = choose(oldest.enqueued_ns, queue.has_full, self.delay_ns, now_ns)
-            if choice is Choice.WAIT:
-                self._wake_at(oldest.enqueued_ns + self.delay_ns)
-                return
-            self._start(oldest.key if choice is Choice.OLDEST else queue.full_key(), now_ns)
+            key = oldest.key
+            if self.delay_ns:
+                choice = choose(oldest.enqueued_ns, queue.has_full, self.delay_ns, now_ns)
+                if choice is Choice.WAIT:
+                    self._wake_at(oldest.enqueued_ns + self.delay_ns)
+                    return
+                key = key if choice is Choice.OLDEST else queue.full_key()
+            self._start(key, now_ns)
+            if not self.running:
+                # An inline pool is through with a batch when it has started it. The loop sees to its sockets now and
+                # then, but not after each batch: one tick may bring more requests than fit in one.
+                now_ns = self._now_ns()
+                if now_ns > until_ns:
+                    return
 
     def _start(self, key: Hashable, now_ns: int) -> None:
         queue = self._queue

@@ -101,15 +101,15 @@ def test_a_staged_batch_gives_room_back_without_letting_anyone_overtake() -> Non
     assert [x.shape for _, x in world.ran] == [(1, 5), (1, 6), (2, 2), (1, 2)]
 
 
-def test_inline_runs_one_batch_a_tick() -> None:
-    world = World(kind="inline", limits=BatchLimits(batch_rows_max=1))
-    for n in range(3):
+def test_inline_runs_batches_for_some_milliseconds_a_tick() -> None:
+    world = World(kind="inline", behaviour=Behaviour(run_ns=3 * MS // 2), limits=BatchLimits(batch_rows_max=1))
+    for n in range(5):
         world.send(float(n))
     done = []
     for _ in range(3):
         world.scheduler.tick()
         done.append(len(world.replies))
-    assert done == [1, 2, 3]
+    assert done == [2, 4, 5]
 
 
 @BOTH
