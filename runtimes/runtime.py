@@ -112,10 +112,10 @@ class Runtime:
     def check_room(self, deadline_ns: int, now_ns: int) -> None:
         """Whether a request may still be in time, before its inputs are known. Errors: TooLate."""
         batcher = self._batcher
-        pump = batcher.pump
-        if pump.running and now_ns >= pump.catch_up_ns:
+        pump, queue = batcher.pump, batcher.queue
+        if now_ns >= pump.catch_up_ns and (pump.running or queue.has_full):
             pump.catch_up(now_ns)
-        work_ns = batcher.queue.work_ns + pump.work_ns
+        work_ns = queue.work_ns + pump.work_ns
         if work_ns * batcher.forecast.pace > deadline_ns - now_ns:
             batcher.check_room(deadline_ns - now_ns, now_ns)
 

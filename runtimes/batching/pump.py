@@ -1,8 +1,8 @@
 """The pump: from the queue into batches, and from there to the instances.
 
 How: it runs once a tick of the loop, so that requests parsed in one tick share a batch. First the staged batches
-grow, then new ones are formed while the pool has room. An inline pool gets batches for some milliseconds, so that the
-loop sees to its sockets in between. One timer is armed while the oldest item is held for a queue delay; nothing polls.
+grow, then new ones are formed while the pool has room. An inline pool gets batches for some milliseconds; then
+the loop sees to its sockets. One timer is armed while the oldest item is held for a queue delay; nothing polls.
 Deadlines: a batch stays as small as its first item's deadline asks, where that costs little of the pace; else that
 item is dropped, so that those behind it still can be in time, and `late` is told at once. The last that waits is
 never dropped: so a forecast that is wrong is put right by a run.
@@ -35,7 +35,7 @@ _DEADLINE_SHARE = 0.9
 class Pump:
     """`running` are the batches that the pool has, in the order it got them; `is_due`: a turn is asked for.
 
-    `catch_up_ns`: from then on an arrival finds that a turn is overdue, if any batch is running.
+    `catch_up_ns`: from then on an arrival finds that a turn is overdue, if any batch is running or full.
     `work_ns` is what they are expected to take, each from its beginning.
     """
 

@@ -14,7 +14,7 @@ from runtimes.observer import NullObserver
 from runtimes.runtime import Runtime
 from runtimes.simulated import SimulatedSession
 from runtimes.spec import BatchLimits
-from tests.support.virtual import MS, VirtualScheduler
+from tests.support.virtual import MS, VirtualScheduler, World
 
 
 class BusyLoopPool:
@@ -113,3 +113,17 @@ def test_an_idle_runtime_waits_for_its_tick_so_that_requests_share_a_run() -> No
     assert story.pool.waiting == []
     story.scheduler.settle()
     assert [len(batch.items) for batch, _ in story.pool.waiting] == [2]
+
+
+def test_an_inline_model_runs_full_batches_within_a_long_tick() -> None:
+    world = World(kind="inline", limits=BatchLimits(batch_rows_max=2))
+    world.scheduler.settle()
+    for number in range(5):
+        world.send(float(number))
+    world.scheduler.spend(2 * MS)
+    now_ns = world.scheduler.now_ns()
+    world.runtime.check_room(now_ns + 500 * MS, now_ns)
+    assert len(world.replies) == 5
+    # What the loop's own turn finds afterwards is nothing.
+    world.scheduler.run_out()
+    assert len(world.replies) == 5
