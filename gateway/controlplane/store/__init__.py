@@ -1,0 +1,1 @@
+"""The store: everything that must outlive the process, in one database."""
