@@ -33,6 +33,8 @@ LEEWAY_S = 30
 REQUIRED_CLAIMS = ("exp", "iat", "sub", "aud", "iss")
 ISSUER = "inference-gateway"
 SECRET_BYTES = 32
+KEY_LENGTH_MIN = 16
+KEY_LENGTH_MAX = 4096
 # A token nests a few levels; the count bounds the depth, so that no parser meets its recursion limit.
 _BRACKETS_MAX = 256
 # The year 9999: later times are nonsense, and overflow what other libraries call a date.
@@ -62,6 +64,22 @@ def unauthenticated() -> Problem:
 
 def make_key() -> str:
     return secrets.token_urlsafe(32)
+
+
+def make_secret() -> bytes:
+    """What signs tokens."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def key_fault(key: str) -> str:
+    """What is wrong with a key that somebody chose, such as "is empty", without showing it; "" where nothing is."""
+    if not key:
+        return "is empty"
+    if not KEY_LENGTH_MIN <= len(key) <= KEY_LENGTH_MAX:
+        return f"has {len(key)} characters; {KEY_LENGTH_MIN} to {KEY_LENGTH_MAX} are accepted"
+    if not all("!" <= character <= "~" for character in key):
+        return "has characters other than printable ASCII without spaces"
+    return ""
 
 
 def digest(key: str | bytes) -> bytes:

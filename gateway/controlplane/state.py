@@ -1,53 +1,36 @@
-"""The state folder: one gateway's keys, secrets and lock, private to the user who runs it.
+"""The state folder: one gateway's database, secrets and lock, private to the user who runs it.
 
     gateway.lock       held while a gateway runs; its text is the process id
-    token.key          the secret that signs aml tokens, as base64url text
-    management.token   the credential of the management listener
-    keys/NAME.json     one file an endpoint: its auth mode, the keys made for it, and where given keys come from
-    tls/               controlplane/certificates.py
+    gateway.db         the store, where it is not elsewhere (controlplane/store)
+    master.key         what seals the secrets in the store (controlplane/keyring.py)
+    management.token   the first credential of the management listener, an admin's
+    management.json    where the management listener is, for the commands
+    assets/            uploaded and registered content, by its hash (controlplane/blobs)
     models/            controlplane/model_store.py
+    tls/               controlplane/certificates.py
 
-A given key's value is never written: only the file or variable that it comes from, so that `gateway keys` finds it.
-Every file is written whole (a new file, flushed to the disk, renamed) with mode 0600 in folders of mode 0700. The
-functions that read (`read_keys`, `issue_token`) take no lock and may be used while a gateway runs.
+Every file is written whole (a new file, flushed to the disk, renamed) with mode 0600 in folders of mode 0700.
 The lock ends with the process; a process that was forked, without exec, from the one that holds it keeps it held.
-Units: *_s seconds (since 1970, where they are times).
 Errors: StateError, one sentence. No message, repr or log line holds a secret.
 """
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import os
-import re
 import stat
 import tempfile
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-import msgspec
+from gateway.credentials import key_fault, make_key
 
-from gateway.credentials import SECRET_BYTES, make_key, sign_token
-from gateway.resources import AuthMode, KeySources, SecretSource
-
-KEY_LENGTH_MIN = 16
-KEY_LENGTH_MAX = 4096
 _FILE_BYTES_MAX = 1 << 16
-_NAME = re.compile(r"[A-Za-z]([-A-Za-z0-9]{0,62}[A-Za-z0-9])?")
-_LOCK, _TOKEN_KEY, _MANAGEMENT_TOKEN = "gateway.lock", "token.key", "management.token"
-_DEFAULT_LIFETIME_S = 3600
+_LOCK, _MANAGEMENT_TOKEN = "gateway.lock", "management.token"
 
 
 class StateError(Exception):
     """The state folder, or a key that was given, cannot be used; the message says why."""
-
-
-class UnknownEndpoint(StateError, LookupError):
-    """No endpoint of that name was ever served from the folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,30 +39,6 @@ class Keys:
 
     primary: str = field(repr=False)
     secondary: str = field(repr=False)
-
-
-class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where a given key comes from: exactly one of the two."""
-
-    file: str | None = None
-    env: str | None = None
-
-
-class Record(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"
-):
-    """A file of keys/. A made key stays when the operator gives one, and counts again when he takes it back."""
-
-    name: str
-    auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
-    token_lifetime_s: int = _DEFAULT_LIFETIME_S
-    primary_key: str | None = None
-    secondary_key: str | None = None
-    primary_source: Source | None = None
-    secondary_source: Source | None = None
-
-    def __repr__(self) -> str:
-        return f"<Record {self.name} {self.auth_mode}>"
 
 
 class State:
@@ -98,33 +57,6 @@ class State:
             os.close(self._lock)
             self._lock = -1
 
-    def keys_for(self, endpoint: str, sources: KeySources, env: Mapping[str, str]) -> Keys:
-        """The endpoint's keys: the given ones where there are any, else those kept here, made at first need."""
-        known = _read_record(self.path, endpoint) or Record(name=endpoint)
-        record = msgspec.structs.replace(
-            known,
-            name=endpoint,
-            primary_key=known.primary_key or (None if sources.primary else make_key()),
-            secondary_key=known.secondary_key or (None if sources.secondary else make_key()),
-            primary_source=_source_of(sources.primary),
-            secondary_source=_source_of(sources.secondary),
-        )
-        keys = _resolve(record, env)
-        self._write_record(known, record)
-        return keys
-
-    def record_endpoint(self, endpoint: str, mode: AuthMode, token_lifetime_s: int) -> None:
-        """Notes how a served endpoint is opened, for `read_keys` and `issue_token`."""
-        known = _read_record(self.path, endpoint) or Record(name=endpoint)
-        self._write_record(
-            known,
-            msgspec.structs.replace(known, name=endpoint, auth_mode=mode.value, token_lifetime_s=token_lifetime_s),
-        )
-
-    def token_secret(self) -> bytes:
-        """The secret that signs aml tokens of all endpoints, made at first need."""
-        return _decode_secret(self.path / _TOKEN_KEY, self._text_of(_TOKEN_KEY))
-
     def management_token(self) -> str:
         """The credential of the management listener, made at first need."""
         token = self._text_of(_MANAGEMENT_TOKEN)
@@ -136,11 +68,6 @@ class State:
         if not _exists(path):
             _write(path, f"{make_key()}\n".encode())
         return _read_text(path, f"the file {path}")
-
-    def _write_record(self, known: Record, record: Record) -> None:
-        path = _record_path(self.path, record.name)
-        if record != known or not _exists(path):
-            _write(path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
 
 
 def open_state(path: Path) -> State:
@@ -156,33 +83,9 @@ def open_state(path: Path) -> State:
         raise StateError(f"the state folder {path} cannot be used: {error.strerror}") from error
 
 
-def read_keys(state: Path, endpoint: str, env: Mapping[str, str] | None = None) -> Keys:
-    """The keys of an endpoint that was served from this folder. `env` is needed for keys given by a variable."""
-    record = _need_record(state, endpoint)
-    if record.auth_mode != "key":
-        raise StateError(f"endpoint {record.name} has no keys: its auth_mode is {record.auth_mode}")
-    return _resolve(record, env or {})
-
-
-def issue_token(
-    state: Path, endpoint: str, lifetime_s: int | None = None, now_s: float | None = None
-) -> dict[str, str | int]:
-    """A token as the contract's `token` operation answers it. The lifetime is the endpoint's own where not given."""
-    record = _need_record(state, endpoint)
-    if record.auth_mode != "aml_token":
-        raise StateError(f"endpoint {record.name} takes no tokens of ours: its auth_mode is {record.auth_mode}")
-    path = state.absolute() / _TOKEN_KEY
-    secret = _decode_secret(path, _read_text(path, f"the file {path}"))
-    lifetime_s = record.token_lifetime_s if lifetime_s is None else lifetime_s
-    if lifetime_s < 1:
-        raise StateError(f"a token must live at least 1 second, not {lifetime_s}")
-    token = sign_token(record.name, secret, lifetime_s, time.time() if now_s is None else now_s)
-    return {
-        "accessToken": token.access_token,
-        "expiryTimeUtc": token.expires_s,
-        "refreshAfterTimeUtc": token.refresh_after_s,
-        "tokenType": "Bearer",
-    }
+def read_secret_file(path: Path, what: str) -> str:
+    """The text of a file that holds a secret, stripped. `what` names it in the message of a StateError."""
+    return _read_text(path, what)
 
 
 def make_private_folder(path: Path) -> None:
@@ -247,73 +150,11 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
-def _record_path(state: Path, endpoint: str) -> Path:
-    if not _NAME.fullmatch(endpoint):
-        raise StateError(f"{endpoint!r} is not an endpoint's name: letters, digits and '-', a letter first")
-    return state.absolute() / "keys" / f"{endpoint.lower()}.json"
-
-
-def _read_record(state: Path, endpoint: str) -> Record | None:
-    path = _record_path(state, endpoint)
-    if not _exists(path):
-        return None
-    try:
-        return msgspec.json.decode(_read_bytes(path, f"the file {path}"), type=Record)
-    except msgspec.DecodeError:
-        # Without the cause: its text may quote the file.
-        raise StateError(f"the file {path} is damaged; restore it, or delete it to have new keys made") from None
-
-
-def _need_record(state: Path, endpoint: str) -> Record:
-    record = _read_record(state, endpoint)
-    if record is not None:
-        return record
-    known = sorted(path.stem for path in (state.absolute() / "keys").glob("*.json"))
-    found = f"it knows {', '.join(known)}" if known else "no endpoint was ever served from it"
-    raise UnknownEndpoint(f"the state folder {state.absolute()} has nothing of endpoint {endpoint}; {found}")
-
-
-def _source_of(source: SecretSource | None) -> Source | None:
-    if source is None:
-        return None
-    return Source(file=None if source.file is None else str(source.file.absolute()), env=source.env)
-
-
-def _resolve(record: Record, env: Mapping[str, str]) -> Keys:
-    return Keys(
-        primary=_key_of(record.primary_source, record.primary_key, f"the primary key of {record.name}", env),
-        secondary=_key_of(record.secondary_source, record.secondary_key, f"the secondary key of {record.name}", env),
-    )
-
-
-def _key_of(source: Source | None, made: str | None, what: str, env: Mapping[str, str]) -> str:
-    if source is None:
-        if made is None:
-            raise StateError(f"{what} has not been made yet; start the gateway once")
-        return made
-    if source.env is not None:
-        found = env.get(source.env)
-        if found is None:
-            raise StateError(f"{what} comes from the environment variable {source.env}, which is not set here")
-        what = f"{what}, from the environment variable {source.env},"
-    elif source.file is not None:
-        found = _read_text(Path(source.file), what)
-        what = f"{what}, from the file {source.file},"
-    else:
-        raise StateError(f"{what} comes from neither a file nor an environment variable; name one of them")
-    found = found.strip()
-    _check_key(found, what)
-    return found
-
-
 def _check_key(key: str, what: str) -> None:
     """Says what is wrong with a key, and never shows it."""
-    if not key:
-        raise StateError(f"{what} is empty")
-    if not KEY_LENGTH_MIN <= len(key) <= KEY_LENGTH_MAX:
-        raise StateError(f"{what} has {len(key)} characters; {KEY_LENGTH_MIN} to {KEY_LENGTH_MAX} are accepted")
-    if not all("!" <= character <= "~" for character in key):
-        raise StateError(f"{what} has characters other than printable ASCII without spaces")
+    fault = key_fault(key)
+    if fault:
+        raise StateError(f"{what} {fault}")
 
 
 def _read_text(path: Path, what: str) -> str:
@@ -351,16 +192,3 @@ def _write(path: Path, data: bytes) -> None:
         write_private(path, data)
     except OSError as error:
         raise StateError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _decode_secret(path: Path, text: str) -> bytes:
-    try:
-        secret = base64.b64decode(text + "=", altchars=b"-_", validate=True)
-    except ValueError:
-        secret = b""
-    if len(secret) != SECRET_BYTES:
-        raise StateError(
-            f"the file {path} does not hold {SECRET_BYTES} bytes as base64url text; restore it, or delete it to "
-            "have a new secret made (tokens that were issued stop working)"
-        )
-    return secret

@@ -21,8 +21,8 @@ from gateway.credentials import (
     check_token,
     unauthenticated,
 )
-from gateway.dataplane.oidc import OidcVerifier, RoleMissing
 from gateway.errors import Code, Problem
+from gateway.oidc import OidcVerifier, RoleMissing
 from gateway.snapshot import AuthSpec
 
 TOKENS_REMEMBERED_MAX = 4096

@@ -30,7 +30,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 
 # A cheap look before the real patterns: few records hold any of these words.
 _SUSPICIOUS = re.compile(
-    r"authorization|bearer|cookie|api[-_]?key|(?:primary|secondary)[-_]?key|password|token=|[?&](?:code|key|sig)=|eyJ",
+    r"authorization|bearer|cookie|api[-_]?key|(?:primary|secondary)[-_]?key|password|token=|[?&](?:code|key|sig)=|eyJ|igm_",
     re.IGNORECASE,
 )
 _SECRETS = (
@@ -43,6 +43,8 @@ _SECRETS = (
     ),
     re.compile(r"""(\bbearer)(\s+)[^"'\r\n]+""", re.IGNORECASE),
     re.compile(r"""([?&](?:access_)?(?:code|key|sig|token))(=)[^&\s"']+""", re.IGNORECASE),
+    # A management token, wherever it stands.
+    re.compile(r"()()\bigm_[\w-]{43}"),
     # A JSON Web Token, wherever it stands. The look behind starts no second scan inside one word.
     re.compile(r"()()(?<![\w-])eyJ[\w-]{5,}\.[\w-]+\.[\w-]*"),
 )
@@ -178,5 +180,5 @@ def _tame() -> None:
         logger.setLevel(logging.WARNING)
     # Requests are counted, not written; their lines would hold paths that strangers choose.
     logging.getLogger("uvicorn.access").disabled = True
-    for name in ("httpx", "httpcore", "watchfiles", "asyncio"):
+    for name in ("httpx", "httpcore", "watchfiles", "asyncio", "alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -16,8 +16,8 @@ import pytest
 from gateway.controlplane.state import State, issue_token, open_state
 from gateway.credentials import digest
 from gateway.dataplane.authenticate import Authenticator
-from gateway.dataplane.oidc import KeysNeeded, OidcVerifier
 from gateway.errors import Code, Problem
+from gateway.oidc import KeysNeeded, OidcVerifier
 from gateway.resources import AuthMode, KeySources
 from gateway.snapshot import AuthSpec, OidcSpec
 from tests.support.tokens import AUDIENCE, NOW_S, ec_jwk, es256, oidc_claims, rs256, rsa_jwk

@@ -12,8 +12,8 @@ import pytest
 from gateway.credentials import check_token, digest, make_key, sign_token
 from gateway.dataplane import authenticate as module
 from gateway.dataplane.authenticate import Authenticator
-from gateway.dataplane.oidc import KeysNeeded, OidcVerifier
 from gateway.errors import Code, Problem
+from gateway.oidc import KeysNeeded, OidcVerifier
 from gateway.snapshot import AuthSpec, OidcSpec
 from tests.support.tokens import (
     AUDIENCE,

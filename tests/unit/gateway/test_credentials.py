@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from gateway import credentials
-from gateway.credentials import TokenForAnother, TokenRefused, check_token, digest, make_key, sign_token
+from gateway.credentials import TokenForAnother, TokenRefused, check_token, digest, key_fault, make_key, sign_token
 from tests.support.tokens import NOW_S, hs256_with, raw_token
 
 SECRET = bytes(range(32))
@@ -23,6 +23,27 @@ def test_a_key_is_43_characters_of_base64url_and_never_the_same() -> None:
     keys = {make_key() for _ in range(100)}
     assert len(keys) == 100
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{43}", key) for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("key", "fault"),
+    [
+        ("k" * 16, ""),
+        ("!~" * 2048, ""),
+        ("", "is empty"),
+        ("k" * 15, "has 15 characters; 16 to 4096 are accepted"),
+        ("k" * 4097, "has 4097 characters; 16 to 4096 are accepted"),
+        ("a space in the key", "has characters other than printable ASCII without spaces"),
+        ("é" * 20, "has characters other than printable ASCII without spaces"),
+        ("k" * 20 + "\n", "has characters other than printable ASCII without spaces"),
+    ],
+)
+def test_what_is_wrong_with_a_chosen_key_is_said_without_showing_it(key: str, fault: str) -> None:
+    assert key_fault(key) == fault
+
+
+def test_every_made_key_may_be_chosen() -> None:
+    assert not any(key_fault(make_key()) for _ in range(100))
 
 
 def test_a_digest_is_the_same_for_text_and_bytes() -> None:

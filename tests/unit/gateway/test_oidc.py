@@ -14,11 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from gateway import oidc
 from gateway.credentials import TokenRefused
-from gateway.dataplane import oidc
-from gateway.dataplane.jwks import FetchFailed, read_keys
-from gateway.dataplane.oidc import KeysNeeded, OidcVerifier, check_spec
 from gateway.errors import Code
+from gateway.jwks import FetchFailed, read_keys
+from gateway.oidc import KeysNeeded, OidcVerifier, check_spec
 from gateway.snapshot import OidcSpec
 from tests.support.tokens import (
     AUDIENCE,

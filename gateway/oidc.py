@@ -1,8 +1,9 @@
 """Tokens of an OpenID Connect issuer: its public keys fetched, kept and rotated; tokens verified with them.
 
-Only `refresh` touches the network; `verify` is plain computing. A token whose key is not known raises KeysNeeded, and
-only after everything else about it has been checked, so that a stranger cannot cause a fetch with garbage. The door
-then awaits `refresh` once and verifies again.
+Shared by both planes: who may score (dataplane/authenticate.py), and people who manage (controlplane/people.py).
+Only `refresh` touches the network; `verify` and `prove` are plain computing. A token whose key is not known raises
+KeysNeeded, and only after everything else about it has been checked, so that a stranger cannot cause a fetch with
+garbage. The door then awaits `refresh` once and verifies again.
 Keys are looked up by (key id, algorithm), and each was prepared for exactly that algorithm: a key never meets an
 algorithm of another kind, and symmetric keys are not taken at all.
 Bounds: one fetch at a time and one in `fetch_interval_ns`; 5 s and 1 MiB a fetch; no redirect is followed; http only
@@ -33,7 +34,8 @@ from gateway.credentials import (
     unauthenticated,
     verify_signature,
 )
-from gateway.dataplane.jwks import (
+from gateway.errors import Code, Problem, retry_after
+from gateway.jwks import (
     ALGORITHMS,
     FETCH_S,
     KEY_ID,
@@ -43,7 +45,6 @@ from gateway.dataplane.jwks import (
     fetch_keys,
     read_keys,
 )
-from gateway.errors import Code, Problem, retry_after
 from gateway.snapshot import OidcSpec
 from runtimes import now_ns
 
@@ -111,6 +112,12 @@ class OidcVerifier:
 
     def verify(self, token: bytes, now_s: float) -> float:
         """The second from which the token counts as expired."""
+        claims, good_until_s = self.prove(token, now_s)
+        self._check_roles(claims)
+        return good_until_s
+
+    def prove(self, token: bytes, now_s: float) -> tuple[dict[str, Any], float]:
+        """The claims of a genuine token, whatever its roles, and the second from which it counts as expired."""
         unverified = read_token(token)
         if unverified.algorithm not in self._spec.algorithms:
             raise TokenRefused("the token's algorithm is not among those accepted")
@@ -118,8 +125,7 @@ class OidcVerifier:
         check_audience(unverified.claims, self._spec.audience)
         good_until_s = check_times(unverified.claims, now_s)
         verify_signature(token, self._key_for(unverified), unverified.algorithm)
-        self._check_roles(unverified.claims)
-        return good_until_s
+        return unverified.claims, good_until_s
 
     def refresh_if_stale(self) -> None:
         """Starts a fetch in the background when the keys are old. Called at every use: it looks at the clock."""
@@ -168,7 +174,7 @@ class OidcVerifier:
 
     def _check_roles(self, claims: dict[str, Any]) -> None:
         wanted = self._spec.required_roles
-        if wanted and not (_words(claims.get("roles")) | _words(claims.get("scp"))).intersection(wanted):
+        if wanted and not (words_of(claims.get("roles")) | words_of(claims.get("scp"))).intersection(wanted):
             raise RoleMissing
 
     def _may_fetch(self) -> bool:
@@ -203,7 +209,7 @@ class OidcVerifier:
         self._fetched_ns = self._clock()
 
 
-def _words(claim: Any) -> set[str]:
+def words_of(claim: Any) -> set[str]:
     """`roles` is a list (or one name), `scp` is words with spaces between; anything else is no role."""
     if isinstance(claim, str):
         return set(claim.split())
