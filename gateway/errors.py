@@ -32,6 +32,7 @@ class Code(Enum):
     NOT_IMPLEMENTED = ("not_implemented", 501, False)
     UNAVAILABLE = ("unavailable", 503, True)
     VERSION_NOT_SUPPORTED = ("version_not_supported", 505, False)
+    INSUFFICIENT_STORAGE = ("insufficient_storage", 507, True)
 
     def __init__(self, text: str, status: int, may_retry: bool) -> None:
         self.text = text

@@ -41,6 +41,8 @@ App = Callable[[Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitab
 
 # Host is reflected nowhere, but read by routing and redirects: a name, an IPv4 or an IPv6 address, with a port.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# What follows it is a client's own name for its own data, such as upload_status, and trusted by nobody.
+_METADATA = b"x-ms-meta-"
 # Begins the head of an answer; 100 Continue stands alone.
 _ANSWER_HEAD = (b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.1 5")
 # How many heads a connection remembers, and how long one may be: clients send the same ones over and over.
@@ -202,7 +204,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.in_head:
             # A trailer, after a chunked body: it must never be taken for a header that was there from the start.
             return
-        if b"_" in name:
+        if b"_" in name and not name.lower().startswith(_METADATA):
             # Proxies and CGI-like programs read X_User as X-User: such a header is dropped, never trusted.
             self.edge.count_refusal("underscore_header")
             return

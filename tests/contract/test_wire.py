@@ -328,6 +328,10 @@ FRIENDLY: dict[str, tuple[bytes, dict[str, Any]]] = {
         head(b"Host: a", b"X_User: root", b"X-B: c"),
         {"headers": {"host": "a", "x-b": "c"}},
     ),
+    "metadata whose name has an underscore": (
+        head(b"Host: a", b"X-Ms-Meta-upload_status: completed", b"X_Ms-Meta-a: b"),
+        {"headers": {"host": "a", "x-ms-meta-upload_status": "completed"}},
+    ),
     "a trailer is no header": (
         CHUNKED + b"3\r\nabc\r\n0\r\nAuthorization: Bearer x\r\nHost: b\r\n\r\n",
         {"size": 3, "headers": {"host": "a", "transfer-encoding": "chunked"}},
