@@ -18,9 +18,10 @@ from typing import Literal
 import msgspec
 
 from gateway.listener import HttpLimits
-from gateway.snapshot import LearnedByName, SnapshotSpec
+from gateway.snapshot import DeploymentSpec, LearnedByName, SnapshotSpec
 from gateway.telemetry.totals import ScorerTotals
 from gateway.tls import Pair, Profile
+from runtimes import Learned
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,29 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
     learned: LearnedByName
     failures: dict[str, str]
     loaded: dict[str, Loaded]
+
+
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """Load the runtime of "endpoint/deployment", with what is known already, and hold it aside until a snapshot with
+    it is prepared. One name is loaded or held once: a later load of it takes the place of the earlier. Answered with
+    LoadDone, or Failed with the reason."""
+
+    name: str
+    deployment: DeploymentSpec
+    learned: Learned | None
+
+
+class LoadDone(msgspec.Struct, frozen=True, tag=True):
+    """It is held aside, proven and warm; or it is served already."""
+
+    learned: Learned
+    loaded: Loaded
+
+
+class Unload(msgspec.Struct, frozen=True, tag=True):
+    """Forget what is loaded or held aside under this name; what is served stays."""
+
+    name: str
 
 
 class Commit(msgspec.Struct, frozen=True, tag=True):
@@ -131,6 +155,9 @@ Message = (
     Start
     | Prepare
     | Prepared
+    | Load
+    | LoadDone
+    | Unload
     | Commit
     | Abort
     | Collect
@@ -158,6 +185,10 @@ class ChannelClosed(Exception):
 
 class RemoteFailed(Exception):
     """The other end answered with a failure; the text is its reason."""
+
+
+class ScorerDied(Exception):
+    """A scorer process ended while it was needed."""
 
 
 Handler = Callable[[Message], Awaitable[Message]]

@@ -5,7 +5,7 @@ served now, with what was learned, and takes over the same listening socket. Unt
 answer, the others accept from its socket as well, so that no new connection waits for one that is not there.
 Counters of a dead scorer are kept as they were last collected; its seats are cleared.
 Units: *_s seconds.
-Errors: ScorerDied when a scorer is lost during a change.
+Errors: ScorerDied when a scorer is lost during a change; a load that loses its scorer gives None.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -28,18 +29,24 @@ from gateway.channel import (
     Commit,
     Cover,
     Drain,
+    Load,
+    LoadDone,
     Message,
     Prepare,
     Prepared,
     ReloadTls,
     RemoteFailed,
+    ScorerDied,
     ScorerSettings,
     Start,
+    Unload,
 )
 from gateway.seats import SeatTable
-from gateway.snapshot import LearnedByName, SnapshotSpec
+from gateway.snapshot import DeploymentSpec, LearnedByName, SnapshotSpec
+from gateway.telemetry.record import slo_edge_us
 from gateway.telemetry.totals import ScorerTotals, add, fold, re_edge, restrict
 from gateway.tls import Pair
+from runtimes import Learned
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +56,9 @@ COLLECT_EVERY_S = 1.0
 SILENT_AFTER_S = 3.0
 HUNG_AFTER_S = 10.0
 STDERR_FD = 2
+MASTER_KEYS = ("GATEWAY_MASTER_KEY", "GATEWAY_MASTER_KEY_OLD")
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
 STEADY_AFTER_S = 30.0
-
-
-class ScorerDied(Exception):
-    """A scorer process ended while it was needed."""
 
 
 class ScorerProcess:
@@ -69,6 +73,18 @@ class ScorerProcess:
         self._fleet = fleet
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
+        self._is_started = False
+        # Loads that it has not answered, also those that nobody waits for any more.
+        self._loading: set[asyncio.Task[Message]] = set()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it knows who it is and can be asked, be it serving or not."""
+        return self._is_started
+
+    @property
+    def is_loading(self) -> bool:
+        return bool(self._loading)
 
     @property
     def pid(self) -> int:
@@ -88,12 +104,15 @@ class ScorerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 # stdout is the supervisor's alone; whatever a native library prints is a log.
                 stdout=STDERR_FD,
+                # What runs models has no use for what seals the store's secrets.
+                env={name: value for name, value in os.environ.items() if name not in MASTER_KEYS},
             )
         ours.setblocking(False)
         self._channel = await Channel.over(ours, self._fleet.handle)
         self._reading = asyncio.create_task(self._channel.serve())
         await self.call(Start(index=self.index, settings=self._fleet.settings), START_TIMEOUT_S)
         self.answered_s = asyncio.get_running_loop().time()
+        self._is_started = True
 
     async def call(self, message: Message, timeout_s: float | None = None) -> Message:
         if self._channel is None:
@@ -101,12 +120,37 @@ class ScorerProcess:
         try:
             return await self._channel.call(message, timeout_s)
         except ChannelClosed as error:
+            self._is_started = False
             raise ScorerDied(f"scorer {self.index} died while it was asked to {_verb(message)}") from error
 
     async def prepare(self, spec: SnapshotSpec, learned: LearnedByName) -> Prepared:
         answer = await self.call(Prepare(spec=spec, learned=learned))
         assert isinstance(answer, Prepared)
         return answer
+
+    async def load(self, name: str, deployment: DeploymentSpec, learned: Learned | None) -> LoadDone | None:
+        loading = asyncio.create_task(self.call(Load(name=name, deployment=deployment, learned=learned)))
+        self._loading.add(loading)
+        loading.add_done_callback(self._loaded)
+        try:
+            # Who stops waiting for it does not stop it: the scorer may be silent until it is through.
+            answer = await asyncio.shield(loading)
+        except ScorerDied as error:
+            log.warning("%s", error)
+            return None
+        assert isinstance(answer, LoadDone)
+        return answer
+
+    def _loaded(self, loading: asyncio.Task[Message]) -> None:
+        self._loading.discard(loading)
+        # Looked at, so that a failure that nobody waits for any more is no mystery in the log.
+        if not loading.cancelled():
+            loading.exception()
+
+    async def unload(self, name: str) -> None:
+        # A scorer that is gone holds nothing.
+        with contextlib.suppress(ScorerDied):
+            await self.call(Unload(name=name))
 
     async def commit(self, revision: int) -> None:
         try:
@@ -147,7 +191,7 @@ class ScorerProcess:
     async def wait(self) -> int:
         assert self._process is not None
         status = await self._process.wait()
-        self.is_serving = self.is_answering = False
+        self.is_serving = self.is_answering = self._is_started = False
         await self._reading
         return status
 
@@ -233,6 +277,27 @@ class Fleet:
         self._covered: tuple[int, ...] = ()
         self._is_stopping = False
         self._watching: list[asyncio.Task[None]] = []
+        self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def members(self) -> list[ScorerProcess]:
+        return self.scorers
+
+    def start_soon(self) -> None:
+        """Start the processes while others get on; `started` waits for them."""
+        self._starting = asyncio.create_task(self.start())
+
+    async def started(self) -> None:
+        """Errors: whatever kept a scorer from starting."""
+        if self._starting is not None:
+            await asyncio.shield(self._starting)
+
+    def keep_records(self, spec: SnapshotSpec) -> None:
+        """Forget the counters of what the snapshot does not name."""
+        self.ledger.keep(
+            {name: endpoint.deployments for name, endpoint in spec.endpoints.items()},
+            {name: slo_edge_us(endpoint.slo_ns) for name, endpoint in spec.endpoints.items()},
+        )
 
     async def start(self) -> None:
         await asyncio.gather(*(scorer.start() for scorer in self.scorers))
@@ -284,6 +349,9 @@ class Fleet:
     async def stop(self) -> None:
         """End every process now."""
         self._is_stopping = True
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
@@ -312,7 +380,8 @@ class Fleet:
             for scorer in self.scorers:
                 # While models are loaded a scorer may be silent for long: opening one holds Python's lock.
                 silent_s = loop.time() - scorer.answered_s
-                if scorer.is_serving and silent_s > HUNG_AFTER_S and not self.changing.locked():
+                is_busy = self.changing.locked() or scorer.is_loading
+                if scorer.is_serving and silent_s > HUNG_AFTER_S and not is_busy:
                     log.error("scorer %d has not answered for %g s and is killed", scorer.index, HUNG_AFTER_S)
                     scorer.kill()
 
@@ -366,4 +435,5 @@ class Fleet:
 
 
 def _verb(message: Message) -> str:
-    return {Prepare: "load the models", Commit: "publish", Collect: "report"}.get(type(message), "work")
+    verbs = {Prepare: "load the models", Load: "load a model", Commit: "publish", Collect: "report"}
+    return verbs.get(type(message), "work")

@@ -28,12 +28,15 @@ from gateway.channel import (
     Cover,
     Done,
     Drain,
+    Failed,
     Gather,
+    Load,
     Message,
     Prepare,
     ReloadTls,
     ScorerSettings,
     Start,
+    Unload,
 )
 from gateway.dataplane.app import ScoringApp
 from gateway.dataplane.documents import documents
@@ -47,7 +50,7 @@ from gateway.telemetry.logs import configure
 from gateway.telemetry.record import ScorerRecord
 from gateway.telemetry.totals import ScorerTotals
 from gateway.tls import ServerContext, make_context, reload
-from runtimes import LoopScheduler
+from runtimes import LoadFailed, LoopScheduler
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,10 @@ class Scorer:
             case Prepare():
                 async with self._preparing:
                     return await self._preparer.prepare(message.spec, message.learned)
+            case Load():
+                return await self._load(message)
+            case Unload():
+                self._preparer.unload(message.name)
             case Commit():
                 self._preparer.commit(message.revision)
                 if not self._is_listening:
@@ -134,6 +141,13 @@ class Scorer:
         pages = documents(cell, scoring, self._record, self._gather, settings.version)
         app = ScoringApp(cell, scoring, pages, settings.domain)
         self._server = HttpServer(app, settings.http, self._context, ScoringLane(cell, scoring))
+
+    async def _load(self, load: Load) -> Message:
+        """Beside whatever change is under way: only the loader's thread is shared."""
+        try:
+            return await self._preparer.load(load.name, load.deployment, load.learned)
+        except LoadFailed as error:
+            return Failed(str(error))
 
     def _totals(self) -> ScorerTotals:
         """The counters, with the gauges as they are now."""

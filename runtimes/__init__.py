@@ -16,8 +16,17 @@ from runtimes.errors import (
 )
 from runtimes.observer import NullObserver, Observer
 from runtimes.onnx.external import files as model_files
+from runtimes.session import Session
 from runtimes.signature import Signature, TensorSpec
-from runtimes.spec import BatchingSpec, BatchLimits, Learned, PaddingSpec, PadRule, RuntimeSpec
+from runtimes.spec import (
+    BatchingSpec,
+    BatchLimits,
+    Learned,
+    PaddingSpec,
+    PadRule,
+    RuntimeSpec,
+    same_but_capacity,
+)
 from runtimes.tensor import BY_V2_NAME, Array, Datatype, Tensors
 
 __all__ = [
@@ -41,6 +50,7 @@ __all__ = [
     "RuntimeFault",
     "RuntimeSpec",
     "Scheduler",
+    "Session",
     "Signature",
     "TensorSpec",
     "Tensors",
@@ -52,4 +62,5 @@ __all__ = [
     "available_memory",
     "model_files",
     "now_ns",
+    "same_but_capacity",
 ]

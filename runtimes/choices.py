@@ -61,12 +61,12 @@ def choose(spec: RuntimeSpec, measured: Measured, cores: int) -> Choices:
     dispatch, why_dispatch = _dispatch(spec, measured)
     rows_max, why_rows = _rows_max(spec, measured, dispatch)
     threads, why_threads = _threads(spec)
-    instances, why_instances = _instances(spec, dispatch, cores)
+    count, why_instances = instances(spec, dispatch, cores)
     return Choices(
         dispatch=dispatch,
         rows_max=rows_max,
         threads=threads,
-        instances=instances,
+        instances=count,
         reasons={
             "dispatch": why_dispatch,
             "rows_max": why_rows,
@@ -134,7 +134,8 @@ def _threads(spec: RuntimeSpec) -> tuple[int, str]:
     return 1, "scorers and instances share the cores out, so that runs do not wait for each other's threads"
 
 
-def _instances(spec: RuntimeSpec, dispatch: Dispatch, cores: int) -> tuple[int, str]:
+def instances(spec: RuntimeSpec, dispatch: Dispatch, cores: int) -> tuple[int, str]:
+    """How many, and why. Capacity is no part of what is learned: it follows the spec while the rest stays."""
     if dispatch == "inline":
         return 1, "the event loop is one thread and has use for one session"
     if spec.instances:

@@ -10,6 +10,7 @@ culprit is alone. Nothing a session does can end an instance.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,7 +31,8 @@ Finished = Callable[[Batch], None]
 
 
 class InstancePool(Protocol):
-    """Instances that take batches. `capacity` is how many batches may be started and not finished."""
+    """Instances that take batches. `capacity` is how many batches may be started and not finished; after a `shrink`
+    there may be more for a while."""
 
     @property
     def instances(self) -> int: ...
@@ -42,9 +44,24 @@ class InstancePool(Protocol):
         """Run the batch soon, or within this call; the pool owns it until it calls `finished`."""
         ...
 
+    def grow(self, sessions: Sequence[Session]) -> None:
+        """Take these in as further instances; they are the pool's from now on."""
+        ...
+
+    def shrink(self, count: int) -> None:
+        """Let so many instances go: each finishes the batch that it runs and closes its session. What was started
+        before is run by those that go and those that stay. Errors: ValueError where none would stay."""
+        ...
+
     def close(self, timeout_s: float) -> bool:
         """Take no more batches, end the instances and close their sessions; whether all ended in time."""
         ...
+
+
+def check_shrink(instances: int, count: int) -> None:
+    """Errors: ValueError where a pool of so many cannot let this many go."""
+    if not 0 <= count < instances:
+        raise ValueError(f"{count} of {instances} instances cannot be taken away; at least one stays")
 
 
 def execute(session: Session, collator: Collator, batch: Batch, now_ns: Callable[[], int]) -> None:
@@ -112,7 +129,7 @@ def _model_failed(error: BaseException) -> ModelFailed:
 class InlinePool:
     """One instance on the loop itself: a batch is run and finished inside `start`.
 
-    One thread has use for one session: the first runs, any others are only closed with it.
+    One thread has use for one session: the first runs, any others are only closed with it, and further ones at once.
     """
 
     instances = 1
@@ -129,6 +146,13 @@ class InlinePool:
         finally:
             finished(batch)
 
+    def grow(self, sessions: Sequence[Session]) -> None:
+        for session in sessions:
+            _close(session)
+
+    def shrink(self, count: int) -> None:
+        check_shrink(self.instances, count)
+
     def close(self, timeout_s: float) -> bool:
         for session in self._sessions:
             _close(session)
@@ -140,32 +164,51 @@ class ThreadPool:
 
     The threads are daemons: one that hangs inside its session is abandoned by `close`, and neither holds up the
     process's end nor has its session closed under it. A thread closes its own session, after its last run.
+    Who goes is whoever comes first to the mark that `shrink` leaves behind what is staged: never one that hangs.
     """
 
     def __init__(self, sessions: Sequence[Session], collator: Collator, scheduler: Scheduler, name: str) -> None:
-        self.instances = len(sessions)
-        self.capacity = 2 * len(sessions)
+        self.instances = 0
+        self.capacity = 0
+        self._name = name
         self._collator = collator
         self._scheduler = scheduler
         self._staged: SimpleQueue[tuple[Batch, Finished] | None] = SimpleQueue()
-        self._threads = [
-            Thread(target=self._work, args=(session,), name=f"{name}-instance-{number}", daemon=True)
-            for number, session in enumerate(sessions)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._numbers = itertools.count()
+        self._threads: list[Thread] = []
+        self.grow(sessions)
 
     def start(self, batch: Batch, finished: Finished) -> None:
         self._staged.put((batch, finished))
 
+    def grow(self, sessions: Sequence[Session]) -> None:
+        # Those that were let go and have gone.
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        for session in sessions:
+            name = f"{self._name}-instance-{next(self._numbers)}"
+            thread = Thread(target=self._work, args=(session,), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._count(self.instances + len(sessions))
+
+    def shrink(self, count: int) -> None:
+        check_shrink(self.instances, count)
+        self._count(self.instances - count)
+        for _ in range(count):
+            self._staged.put(None)
+
     def close(self, timeout_s: float) -> bool:
-        for _ in self._threads:
+        for _ in range(self.instances):
             self._staged.put(None)
         now_ns = self._scheduler.now_ns
         give_up_ns = now_ns() + int(timeout_s * 1e9)
         for thread in self._threads:
             thread.join(max(0, give_up_ns - now_ns()) / 1e9)
         return not any(thread.is_alive() for thread in self._threads)
+
+    def _count(self, instances: int) -> None:
+        self.instances = instances
+        self.capacity = 2 * instances
 
     def _work(self, session: Session) -> None:
         while (staged := self._staged.get()) is not None:

@@ -2,8 +2,9 @@
 
 Steps: check the file, open a session, find samples that run, prove batching and padding, measure, choose dispatch,
 batch limit, threads and instances, open the other instances' sessions and warm them. With `learned` given (another
-process did it), samples, proof, times and choices are taken from there.
-Ownership: the caller owns the sessions of an OpenModel and closes them; after a failure there is nothing to close.
+process did it), samples, proof, times and choices are taken from there; how many instances there are, never.
+A model that is served already gets further sessions with `open_more`, by what was learned of it.
+Ownership: the caller owns the sessions that it is given and closes them; after a failure there is nothing to close.
 Errors: LoadFailed, one sentence that names the path.
 Units: *_ns nanoseconds.
 """
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtimes import proof, samples
-from runtimes.choices import Measured, choose, sizes
+from runtimes.choices import Measured, choose, instances, sizes
 from runtimes.clock import now_ns
 from runtimes.errors import LoadFailed
 from runtimes.measure import Bench
@@ -68,9 +69,29 @@ def open_model(
         model = _made_ready(spec, sessions, threads, learned, cores, now)
         return replace(model, provider=sessions[0].provider)
     except BaseException:
-        for session in sessions:
-            session.close()
+        _close(sessions)
         raise
+
+
+def with_capacity(spec: RuntimeSpec, learned: Learned, cores: int) -> Learned:
+    """What was learned, with as many instances as the spec gives a process with so many cores."""
+    count, why = instances(spec, learned.dispatch, cores)
+    return replace(learned, instances=count, reasons={**learned.reasons, "instances": why})
+
+
+def open_more(
+    spec: RuntimeSpec, learned: Learned, signature: Signature, have: int, *, now: Clock = now_ns
+) -> tuple[Session, ...]:
+    """Warm sessions for a model with this signature of which `have` are open, up to the instances in `learned`.
+    Blocks as `open_model` does, but proves and measures nothing. Errors: LoadFailed."""
+    check_file(Path(spec.path), spec.sha256)
+    sessions: list[Session] = []
+    try:
+        _open_others(spec, sessions, have, learned, _bench(signature, learned, now))
+    except BaseException:
+        _close(sessions)
+        raise
+    return tuple(sessions)
 
 
 def check_file(path: Path, sha256: str = "") -> None:
@@ -100,9 +121,7 @@ def _made_ready(
     mask = mask_of(first.signature, spec.batching.padding)
     known = learned or _learn(spec, first, first.signature, now)
     signature = replace(apply(first.signature, known), mask=mask)
-    bench = None
-    if known.sample_shapes:
-        bench = Bench(signature, Recipe(shapes=known.sample_shapes, level=known.sample_level), now)
+    bench = _bench(signature, known, now)
     if learned is None:
         limits = spec.batching.limits
         times = {}
@@ -110,15 +129,35 @@ def _made_ready(
             measured = sizes(limits) if known.batched else (1,)
             times = bench.times(first, measured, spec.provider, may_fail=limits.rows_learned)
         known = _with_choices(spec, signature, known, times, bench.failed_rows if bench else 0, cores)
+    else:
+        known = with_capacity(spec, known, cores)
     if bench is not None and (learned is not None or _has_shapes(spec, known)):
         bench.warm(first, _warm_sizes(spec, known))
-    for instance in range(1, known.instances):
-        sessions.append(open_session(spec, instance, threads))
-        if bench is not None:
-            bench.warm(sessions[-1], _warm_sizes(spec, known))
+    _open_others(spec, sessions, 1, known, bench)
     if bench is not None:
         signature = _with_ranks(signature, bench.result)
     return OpenModel(sessions=tuple(sessions), signature=signature, learned=_with_device(known, first))
+
+
+def _bench(signature: Signature, known: Learned, now: Clock) -> Bench | None:
+    """What runs samples, where some are known to run."""
+    if not known.sample_shapes:
+        return None
+    return Bench(signature, Recipe(shapes=known.sample_shapes, level=known.sample_level), now)
+
+
+def _open_others(spec: RuntimeSpec, sessions: list[Session], have: int, known: Learned, bench: Bench | None) -> None:
+    """Append a warm session for each instance from number `have` on."""
+    threads = spec.threads or known.threads
+    for instance in range(have, known.instances):
+        sessions.append(open_session(spec, instance, threads))
+        if bench is not None:
+            bench.warm(sessions[-1], _warm_sizes(spec, known))
+
+
+def _close(sessions: list[Session]) -> None:
+    for session in sessions:
+        session.close()
 
 
 def _learn(spec: RuntimeSpec, session: Session, signature: Signature, now: Clock) -> Learned:

@@ -1,6 +1,6 @@
-"""Runtime: one deployment's instances behind submit, cancel, drain, close and status.
+"""Runtime: one deployment's instances behind submit, cancel, grow, shrink, drain, close and status.
 
-Ownership: a runtime owns its sessions from the moment it is made; `close` closes each after its last run.
+Ownership: a runtime owns its sessions from the moment it is made or grown; each is closed after its last run.
 Threads: every method is for the loop's thread; replies and callbacks are made on it.
 Units: *_ns monotonic nanoseconds; items are requests, rows lie along the batch axis.
 Errors: `submit` raises Overloaded, TooLate, Unavailable or DeadlineExceeded at once, and the item stays the caller's.
@@ -8,7 +8,7 @@ Errors: `submit` raises Overloaded, TooLate, Unavailable or DeadlineExceeded at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +28,7 @@ from runtimes.spec import BatchLimits
 class RuntimeStatus:
     """A runtime at one moment. accepted = succeeded + failed + expired + cancelled + closed + queued + in flight.
 
-    `rows_cap` is how many rows a batch may have now.
+    `rows_cap` is how many rows a batch may have now; `waiting_runs`: how many runs what waits for an instance makes.
     `longest_run_ns` is how long the slowest batch has been running: it grows without end when an instance hangs.
     `oldest_wait_ns` is how long the item that waits longest has waited, in the queue or in a staged batch; 0: none.
     """
@@ -43,6 +43,7 @@ class RuntimeStatus:
     busy: int
     queued_items: int
     queued_rows: int
+    waiting_runs: int
     oldest_wait_ns: int
     in_flight_items: int
     longest_run_ns: int
@@ -123,6 +124,29 @@ class Runtime:
         """The caller is gone: no reply any more; its seat is free at once. Harmless to an item that is done."""
         self._batcher.cancel(item)
 
+    @property
+    def instances(self) -> int:
+        """How many run its batches; those that were let go are not counted, though they may still finish one."""
+        return self._pool.instances
+
+    def grow(self, sessions: Sequence[Session]) -> None:
+        """Run batches in these as well; what is queued begins at once. Where runs are inline one session is enough,
+        and these are closed. Errors: ValueError when it is closed; the sessions stay the caller's."""
+        if self._lifecycle.state is State.CLOSED:
+            raise ValueError(f"{self._lifecycle.reason}, and no sessions")
+        self._pool.grow(sessions)
+        self._batcher.resized(self._pool.instances)
+
+    def shrink(self, count: int) -> None:
+        """Let so many instances go, after the batches that they run. Nothing that was accepted is lost.
+        Errors: ValueError where none would stay."""
+        self._pool.shrink(count)
+        self._batcher.resized(self._pool.instances)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell this observer of what happens from now on, instead of the one before."""
+        self._batcher.observe(observer)
+
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Refuse new items and call back once the accepted ones have their answers; may be asked for again.
 
@@ -161,6 +185,7 @@ class Runtime:
             busy=min(len(running), self._pool.instances),
             queued_items=batcher.queue.waiting,
             queued_rows=batcher.queue.rows,
+            waiting_runs=batcher.waiting_runs(),
             oldest_wait_ns=now_ns - oldest_ns if oldest_ns else 0,
             in_flight_items=batcher.live - batcher.queue.waiting,
             longest_run_ns=now_ns - taken_ns if taken_ns else 0,

@@ -6,7 +6,7 @@ A field's default is what a model gets that nobody tuned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from runtimes.padding.lengths import Padding
@@ -74,7 +74,8 @@ class BatchingSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSpec:
-    """One deployment's runtime. Two equal specs are the same runtime: it is not loaded again.
+    """One deployment's runtime. Two equal specs are the same runtime: it is not loaded again; nor is one that differs
+    in its capacity alone (`same_but_capacity`).
 
     `origin`: the file that the one at `path` is a copy of, for messages; "" where it is none.
     `instance_count` sessions over all scorers, `instances` in each of them; 0: what `instance_count` gives, and two
@@ -94,6 +95,12 @@ class RuntimeSpec:
     threads: int = 0
     dispatch: Literal["auto", "inline", "thread"] = "auto"
     batching: BatchingSpec = field(default_factory=BatchingSpec)
+
+
+def same_but_capacity(one: RuntimeSpec, other: RuntimeSpec) -> bool:
+    """Whether they differ in nothing but how many instances run: a runtime of the one becomes one of the other while
+    it serves, and what was learned of it holds."""
+    return replace(one, instance_count=other.instance_count, instances=other.instances) == other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

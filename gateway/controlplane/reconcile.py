@@ -1,8 +1,12 @@
 """A change in two phases: every scorer prepares, then all commit, or all abort and the old goes on serving.
 
-Why the first scorer prepares alone: it proves and measures each model, and the others take what it learned, so that
-N scorers do not measure N times, against each other.
-Errors: ChangeRefused, whose text names each deployment that failed and why; nothing has changed then.
+What takes long is done ahead of it: `load` makes one deployment ready on every scorer and holds it aside, beside
+other loads and changes; the change that then names it finds it there.
+Why the first scorer prepares, or loads, alone: it proves and measures each model, and the others take what it
+learned, so that N scorers do not measure N times, against each other.
+A scorer that dies: the one that proves refuses the load, for a model that ends a process must not end the next; one
+of the others is left out, as its replacement loads with the change.
+Errors: ChangeRefused, whose text names each deployment that failed and why; LoadRefused. Nothing has changed then.
 """
 
 from __future__ import annotations
@@ -12,18 +16,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.channel import Loaded, Prepared
-from gateway.snapshot import LearnedByName, SnapshotSpec
+from gateway.channel import LoadDone, Loaded, Prepared, RemoteFailed
+from gateway.snapshot import DeploymentSpec, LearnedByName, SnapshotSpec
+from runtimes import Learned
 
 
 class Prepares(Protocol):
-    """What a change needs of a scorer, wherever it runs."""
+    """What a change or a load needs of a scorer, wherever it runs. `is_up`: it can be asked.
+
+    Names are "endpoint/deployment"."""
+
+    @property
+    def is_up(self) -> bool: ...
 
     async def prepare(self, spec: SnapshotSpec, learned: LearnedByName) -> Prepared: ...
 
     async def commit(self, revision: int) -> None: ...
 
     async def abort(self, revision: int) -> None: ...
+
+    async def load(self, name: str, deployment: DeploymentSpec, learned: Learned | None) -> LoadDone | None:
+        """None: it died meanwhile. Errors: RemoteFailed with the reason why it cannot be loaded."""
+        ...
+
+    async def unload(self, name: str) -> None: ...
+
+
+class LoadRefused(Exception):
+    """The deployment cannot be served, in one sentence; it is held aside nowhere. `is_scorer_lost`: a scorer died, so
+    that another attempt may go better."""
+
+    def __init__(self, reason: str, *, is_scorer_lost: bool = False) -> None:
+        super().__init__(reason)
+        self.is_scorer_lost = is_scorer_lost
 
 
 class ChangeRefused(Exception):
@@ -61,6 +86,50 @@ async def change(
         raise
     await asyncio.gather(*(scorer.commit(spec.revision) for scorer in scorers))
     return Applied(learned=prepared.learned, loaded=prepared.loaded, failures=prepared.failures)
+
+
+async def load(
+    scorers: Sequence[Prepares], name: str, deployment: DeploymentSpec, learned: Learned | None
+) -> tuple[Learned, Loaded]:
+    """Make a deployment ready on every scorer, aside from what is served, until a change names it or `unload`.
+
+    May run beside changes and loads of other deployments; of one deployment there is one load at a time. When it is
+    cancelled or refused, nothing is held aside. Errors: LoadRefused.
+    """
+    try:
+        done = await _load(scorers, name, deployment, learned)
+    except BaseException:
+        await unload(scorers, name)
+        raise
+    return done.learned, done.loaded
+
+
+async def unload(scorers: Sequence[Prepares], name: str) -> None:
+    """Give up what is loaded or held aside under this name; what is served stays."""
+    await asyncio.gather(*(scorer.unload(name) for scorer in scorers), return_exceptions=True)
+
+
+async def _load(
+    scorers: Sequence[Prepares], name: str, deployment: DeploymentSpec, learned: Learned | None
+) -> LoadDone:
+    up = [scorer for scorer in scorers if scorer.is_up]
+    if not up:
+        raise LoadRefused("no scorer is running that could load it; try again later", is_scorer_lost=True)
+    first, *others = up
+    try:
+        done = await first.load(name, deployment, learned)
+        if done is None:
+            raise LoadRefused("the scorer that loaded it ended before it was ready", is_scorer_lost=True)
+        # All are waited for, also when one fails: what is unloaded then is not still being loaded.
+        followers = await asyncio.gather(
+            *(scorer.load(name, deployment, done.learned) for scorer in others), return_exceptions=True
+        )
+        for follower in followers:
+            if isinstance(follower, BaseException):
+                raise follower
+    except RemoteFailed as error:
+        raise LoadRefused(str(error)) from error
+    return done
 
 
 async def _prepare(scorers: Sequence[Prepares], spec: SnapshotSpec, learned: LearnedByName) -> Prepared:

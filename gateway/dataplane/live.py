@@ -19,12 +19,16 @@ from runtimes.runtime import Runtime
 
 
 class LiveRuntime:
-    """One loaded runtime and who still uses it."""
+    """One loaded runtime and who still uses it.
 
-    __slots__ = ("_leases", "_on_idle", "runtime")
+    `largest_difference`: the largest between its answers to mirrored copies and the live ones.
+    """
+
+    __slots__ = ("_leases", "_on_idle", "largest_difference", "runtime")
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
+        self.largest_difference = 0.0
         self._leases = 0
         self._on_idle: Callable[[], None] | None = None
 
@@ -90,6 +94,9 @@ class LiveEndpoint:
         self.choices = cycle(self.spec.traffic)
         for name, percent in self.spec.mirror.items():
             self.mirror_name, self.mirror_percent = name, percent
+            if percent and name in self.deployments:
+                # Its counts are there before its first copy: a rate over a series needs its zero.
+                self.deployments[name].record.comparison()
 
     @property
     def name(self) -> str:

@@ -1,53 +1,42 @@
-"""From a snapshot's plain data to live runtimes, proven and warmed: the scorer's half of a two-phase change.
+"""From a snapshot's plain data to what is served: the scorer's half of a two-phase change.
 
-Why here: this is the one caller of the loader. Nothing that is served is touched until `commit`; a runtime whose
-spec did not change is kept, so a change of traffic loads nothing.
-Threads: models are opened on one loader thread; everything else happens on the loop.
-Errors: a deployment that cannot be loaded is named in `Prepared.failures`, with one sentence; it raises nothing.
+What: `load` makes one deployment ready beside everything else and holds it aside; `prepare` gathers what a snapshot
+names: what is served, what is held aside, and what it loads itself; `commit` publishes that whole.
+Promise: nothing that is served is touched until `commit`. A runtime whose spec did not change is kept, so a change of
+traffic loads nothing; one that differs in its capacity alone grows or shrinks while it serves.
+Ownership: a runtime lives for as long as it is served, prepared or held aside (`_let_go`).
+Errors: a deployment that cannot be loaded is named in `Prepared.failures`, with one sentence; of `load`: LoadFailed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from functools import partial
 
-from gateway.channel import Loaded, Prepared
+from gateway.channel import LoadDone, Prepared
 from gateway.dataplane.admit import Gate
 from gateway.dataplane.authenticate import Authenticator
 from gateway.dataplane.live import (
     LiveDeployment,
     LiveEndpoint,
-    LiveRuntime,
     LiveSnapshot,
     SnapshotCell,
     Target,
     scoring_paths,
 )
+from gateway.dataplane.load import Loader, Ready, Ticket
 from gateway.seats import SeatTable
 from gateway.snapshot import DeploymentSpec, EndpointSpec, LearnedByName, SnapshotSpec
 from gateway.telemetry.record import ScorerRecord
-from runtimes import Learned, LoadFailed, RuntimeSpec, Scheduler, available_cores, now_ns
-from runtimes.loader import OpenModel, open_model
-from runtimes.runtime import Runtime
+from runtimes import Learned, LoadFailed, RuntimeSpec, Scheduler, same_but_capacity
 
 log = logging.getLogger(__name__)
 
 
-class _Ready:
-    """A runtime that is loaded, served or about to be."""
-
-    def __init__(self, spec: RuntimeSpec, live: LiveRuntime, learned: Learned, facts: Loaded) -> None:
-        self.spec = spec
-        self.live = live
-        self.learned = learned
-        self.facts = facts
-
-
 class Preparer:
-    """Prepares, commits and aborts snapshots for one scorer. At most one change is under way at a time."""
+    """Prepares, commits and aborts snapshots for one scorer, one change at a time; loads may run beside it."""
 
     def __init__(
         self,
@@ -63,39 +52,63 @@ class Preparer:
         self._record = record
         self._seats = seats
         self._index = index
-        self._scorers = scorers
-        self._scheduler = scheduler
-        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
-        self._served: dict[str, _Ready] = {}
-        self._prepared: dict[str, _Ready] = {}
+        self._loader = Loader(scorers, scheduler)
+        # Who holds a runtime, by "endpoint/deployment": what is served, what a prepare has gathered so far, what it
+        # has prepared, and what was loaded ahead of one.
+        self._served: dict[str, Ready] = {}
+        self._gathering: dict[str, Ready] = {}
+        self._prepared: dict[str, Ready] = {}
+        self._aside: dict[str, Ready] = {}
+        self._tickets: dict[str, Ticket] = {}
         self._pending: SnapshotSpec | None = None
         self._failures: dict[str, str] = {}
         self._authenticators: dict[str, Authenticator] = {}
+
+    async def load(self, name: str, deployment: DeploymentSpec, learned: Learned | None) -> LoadDone:
+        """Make one deployment ready and hold it aside until it is served or unloaded. Errors: LoadFailed, also when
+        it is unloaded, or loaded anew, meanwhile."""
+        self._drop_ticket(name)
+        ticket = self._tickets[name] = Ticket()
+        try:
+            ready = await self._ready(name, deployment, learned, ticket)
+        finally:
+            if self._tickets.get(name) is ticket:
+                del self._tickets[name]
+        held = self._aside.pop(name, None)
+        if self._served.get(name) is not ready:
+            self._aside[name] = ready
+        if held is not None:
+            self._let_go([(name, held)])
+        return LoadDone(learned=ready.learned, loaded=ready.facts)
+
+    def unload(self, name: str) -> None:
+        """Forget what is loaded or held aside; what is served, or prepared to be, stays."""
+        self._drop_ticket(name)
+        held = self._aside.pop(name, None)
+        if held is not None:
+            self._let_go([(name, held)])
 
     async def prepare(self, spec: SnapshotSpec, learned: LearnedByName) -> Prepared:
         """Load what the spec names and is not loaded yet. Errors: ValueError for a way of proving callers that
         cannot work."""
         authenticators = await self._prove_callers(spec)
-        failures: dict[str, str] = {}
-        wanted: dict[str, _Ready] = {}
-        for name, deployment in _deployments(spec):
-            try:
-                wanted[name] = self._known(name, deployment.runtime) or await self._load(name, deployment, learned)
-            except LoadFailed as error:
-                failures[name] = str(error)
-            except Exception as error:
-                log.exception("deployment %s could not be loaded", name)
-                failures[name] = f"the gateway failed while loading it: {type(error).__name__}: {error}"
-        self._forget_prepared(keep=wanted)
-        self._prepared = wanted
+        try:
+            failures = await self._gather(spec, learned)
+            earlier, self._prepared = self._prepared, self._gathering
+        except BaseException:
+            earlier = self._gathering
+            raise
+        finally:
+            self._gathering = {}
+            self._let_go(earlier.items())
         self._pending = spec
         self._failures = failures
         self._authenticators = authenticators
         return Prepared(
             revision=spec.revision,
-            learned={name: ready.learned for name, ready in wanted.items()},
+            learned={name: ready.learned for name, ready in self._prepared.items()},
             failures=failures,
-            loaded={name: ready.facts for name, ready in wanted.items()},
+            loaded={name: ready.facts for name, ready in self._prepared.items()},
         )
 
     def commit(self, revision: int) -> None:
@@ -111,22 +124,24 @@ class Preparer:
         before = self._cell.current
         for name, endpoint in spec.endpoints.items():
             self._record.endpoint(name).keep_slo(endpoint.slo_ns)
+        for name, ready in self._served.items():
+            endpoint_name, key = name.split("/")
+            ready.live.runtime.observe(self._record.deployment(endpoint_name, key))
+            self._loader.settle(name, ready)
         self._cell.publish(self._live(spec, before))
-        for name, ready in old.items():
-            if self._served.get(name) is not ready:
-                self._retire(name, ready)
+        self._let_go([*self._taken_up(), *old.items()])
         # Metrics of what is not served any more vanish; those of the rest go on counting.
         self._record.keep_only({name: endpoint.deployments for name, endpoint in spec.endpoints.items()})
 
     def abort(self, revision: int) -> None:
-        """Forget what was prepared; what is served stays."""
+        """Forget what was prepared; what is served stays, and what is held aside."""
         if self._pending is not None and self._pending.revision == revision:
-            self._forget_prepared(keep={})
-            self._prepared = {}
             self._pending = None
+            earlier, self._prepared = self._prepared, {}
+            self._let_go(earlier.items())
 
     def measure(self) -> None:
-        """Set the gauges of what is served: how many items wait in each queue, and since when the oldest does."""
+        """Set the gauges of what is served: its instances, and what waits for them since when."""
         for name, ready in self._served.items():
             endpoint, key = name.split("/")
             status = ready.live.runtime.status()
@@ -134,9 +149,13 @@ class Preparer:
             record.queue_depth = status.queued_items
             record.queue_oldest_ns = status.oldest_wait_ns
             record.batch_rows_limit = status.rows_cap
+            record.max_abs_difference = ready.live.largest_difference
+            record.instances = status.instances
+            record.busy = status.busy
+            record.waiting_runs = status.waiting_runs
 
     def close(self) -> None:
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        self._loader.close()
 
     async def _prove_callers(self, spec: SnapshotSpec) -> dict[str, Authenticator]:
         """One authenticator an endpoint. Verified tokens and fetched keys stay while its rules do not change."""
@@ -152,54 +171,80 @@ class Preparer:
         await asyncio.gather(*(authenticator.refresh() for authenticator in fresh))
         return authenticators
 
-    def _known(self, name: str, spec: RuntimeSpec) -> _Ready | None:
-        for ready in (self._served.get(name), self._prepared.get(name)):
-            if ready is not None and ready.spec == spec:
+    # What is loaded, and who holds it.
+
+    async def _gather(self, spec: SnapshotSpec, learned: LearnedByName) -> dict[str, str]:
+        """Everything that the snapshot names into `_gathering`; what failed, with the reason."""
+        failures = {}
+        for name, deployment in _deployments(spec):
+            try:
+                self._gathering[name] = await self._ready(name, deployment, learned.get(name), Ticket())
+            except LoadFailed as error:
+                failures[name] = str(error)
+        return failures
+
+    async def _ready(self, name: str, deployment: DeploymentSpec, learned: Learned | None, ticket: Ticket) -> Ready:
+        """What is loaded already, that with another capacity, or else a runtime of its own. It must be put where it
+        is held before anything else is awaited. Errors: LoadFailed."""
+        spec = deployment.runtime
+        try:
+            while (ready := self._known(name, spec)) is None:
+                base = self._alike(name, spec)
+                if base is None:
+                    return await self._loader.load(name, deployment, learned, ticket)
+                ready = await self._loader.resize(base, spec, ticket)
+                if any(held.live is ready.live for held in self._held()):
+                    break
+                # Meanwhile nobody holds the runtime any more that was to grow.
+                self._loader.discard(ready)
+            return ready
+        except LoadFailed:
+            raise
+        except Exception as error:
+            log.exception("deployment %s could not be loaded", name)
+            raise LoadFailed(f"the gateway failed while loading it: {type(error).__name__}: {error}") from error
+
+    def _known(self, name: str, spec: RuntimeSpec) -> Ready | None:
+        for ready in self._of(name):
+            if ready.spec == spec and ready.is_enough:
                 return ready
         return None
 
-    async def _load(self, name: str, deployment: DeploymentSpec, learned: LearnedByName) -> _Ready:
-        began_ns = now_ns()
-        loop = asyncio.get_running_loop()
-        # What is given for a deployment is shared out over the scorers, rounded up.
-        share = replace(deployment.runtime, instance_count=-(-deployment.runtime.instance_count // self._scorers))
-        cores = max(1, available_cores() // self._scorers)
-        open_share = partial(open_model, share, learned.get(name), cores=cores)
-        model: OpenModel = await loop.run_in_executor(self._loader, open_share)
-        limits = deployment.runtime.batching.limits
-        endpoint_name, deployment_name = name.split("/")
-        runtime = Runtime(
-            name=name,
-            sessions=model.sessions,
-            signature=model.signature,
-            limits=replace(
-                limits,
-                batch_rows_max=model.learned.rows_max or limits.batch_rows_max,
-                queue_items_max=-(-limits.queue_items_max // self._scorers),
-            ),
-            dispatch=model.learned.dispatch,
-            run_times=model.learned.run_times,
-            scheduler=self._scheduler,
-            observer=self._record.deployment(endpoint_name, deployment_name),
-        )
-        load_s = (now_ns() - began_ns) / 1e9
-        # The first scorer tells; those that take over what it learned have nothing new to say.
-        level = logging.DEBUG if name in learned else logging.INFO
-        log.log(level, "%s is loaded in %.2f s; %s", name, load_s, model.learned.reason)
-        if model.learned.padding_reason and model.learned.padding is None:
-            log.log(
-                logging.DEBUG if name in learned else logging.WARNING, "%s: %s", name, model.learned.padding_reason
-            )
-        facts = Loaded(load_s=load_s, provider=model.provider, sha256=deployment.runtime.sha256)
-        return _Ready(deployment.runtime, LiveRuntime(runtime), model.learned, facts)
+    def _alike(self, name: str, spec: RuntimeSpec) -> Ready | None:
+        return next((ready for ready in self._of(name) if same_but_capacity(ready.spec, spec)), None)
 
-    def _forget_prepared(self, keep: dict[str, _Ready]) -> None:
-        for name, ready in self._prepared.items():
-            if keep.get(name) is not ready and self._served.get(name) is not ready:
-                self._retire(name, ready)
+    def _of(self, name: str) -> Iterator[Ready]:
+        """What is held under this name; what is served comes first."""
+        for holder in (self._served, self._prepared, self._aside):
+            if name in holder:
+                yield holder[name]
 
-    def _retire(self, name: str, ready: _Ready) -> None:
-        ready.live.retire(lambda: log.info("%s is drained and closed", name))
+    def _held(self) -> Iterator[Ready]:
+        for holder in (self._served, self._gathering, self._prepared, self._aside):
+            yield from holder.values()
+
+    def _taken_up(self) -> list[tuple[str, Ready]]:
+        """Take away what need not be held aside any more, as it is what is served now."""
+        served = {name: ready.spec for name, ready in self._served.items()}
+        names = [name for name, held in self._aside.items() if served.get(name) == held.spec]
+        return [(name, self._aside.pop(name)) for name in names]
+
+    def _let_go(self, gone: Iterable[tuple[str, Ready]]) -> None:
+        """Close what nobody holds: sessions at once, runtimes after their last request."""
+        held = set(self._held())
+        lives = {ready.live for ready in held}
+        for name, ready in gone:
+            if ready in held:
+                continue
+            self._loader.discard(ready)
+            if ready.live not in lives:
+                lives.add(ready.live)
+                ready.live.retire(partial(log.info, "%s is drained and closed", name))
+
+    def _drop_ticket(self, name: str) -> None:
+        ticket = self._tickets.pop(name, None)
+        if ticket is not None:
+            ticket.is_dropped = True
 
     def _live(self, spec: SnapshotSpec, before: LiveSnapshot) -> LiveSnapshot:
         endpoints = {

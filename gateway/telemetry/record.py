@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 
+from gateway.telemetry.comparison import ComparisonRecord
 from gateway.telemetry.totals import (
     DeploymentTotals,
     EndpointTotals,
@@ -107,8 +108,8 @@ class Histogram:
 class DeploymentRecord:
     """One deployment in one scorer. It is the runtime's Observer; the plain attributes are its owner's to count.
 
-    `in_flight`, `queue_depth` and `queue_oldest_ns` are gauges: the owner keeps the first and sets the others before
-    a snapshot.
+    `in_flight`, `queue_depth`, `queue_oldest_ns`, `batch_rows_limit`, `instances`, `busy`, `waiting_runs` and
+    `max_abs_difference` are gauges: the owner keeps the first and sets the others before a snapshot.
     """
 
     __slots__ = (
@@ -117,6 +118,7 @@ class DeploymentRecord:
         *("_padding_positions", "_positions"),
         *("_run_ns", "_runs", "_serialize", "_succeeded_ns"),
         *("batch_rows_limit", "in_flight", "queue_depth", "queue_oldest_ns", "request_bytes", "response_bytes"),
+        *("_comparison", "busy", "instances", "max_abs_difference", "waiting_runs"),
     )
 
     def __init__(self, clock: Callable[[], int] = now_ns) -> None:
@@ -137,6 +139,9 @@ class DeploymentRecord:
         self._positions = self._padding_positions = 0
         self.request_bytes = self.response_bytes = 0
         self.in_flight = self.queue_depth = self.queue_oldest_ns = self.batch_rows_limit = 0
+        self.instances = self.busy = self.waiting_runs = 0
+        self.max_abs_difference = 0.0
+        self._comparison: ComparisonRecord | None = None
 
     def keep_slo(self, slo_ns: int) -> None:
         """Count the answers within this time from now on; 0 for no SLO."""
@@ -209,6 +214,12 @@ class DeploymentRecord:
         """A copy that this deployment was meant to get: answered, dropped for want of room, or failed."""
         self._mirrored[outcome] += 1
 
+    def comparison(self) -> ComparisonRecord:
+        """How its answers to copies compare with the live ones; made for a deployment that is to get copies."""
+        if self._comparison is None:
+            self._comparison = ComparisonRecord()
+        return self._comparison
+
     def snapshot(self) -> DeploymentTotals:
         return DeploymentTotals(
             duration=self._duration.totals(_US),
@@ -239,6 +250,11 @@ class DeploymentRecord:
             queue_depth=self.queue_depth,
             queue_oldest_ns=self.queue_oldest_ns,
             batch_rows_limit=self.batch_rows_limit,
+            instances=self.instances,
+            busy=self.busy,
+            waiting_runs=self.waiting_runs,
+            max_abs_difference=self.max_abs_difference,
+            comparison=self._comparison.snapshot() if self._comparison is not None else None,
         )
 
 

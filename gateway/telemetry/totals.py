@@ -16,7 +16,13 @@ from typing import Any
 import msgspec
 
 # Fields that say when or how long, not how many: the largest is that of all.
-_LARGEST = frozenset({"last_run_ns", "queue_oldest_ns", "batch_rows_limit"})
+_LARGEST = frozenset({"last_run_ns", "queue_oldest_ns", "batch_rows_limit", "max_abs_difference"})
+# What goes with a scorer that died.
+_GAUGES = (
+    *("in_flight", "queue_depth", "queue_oldest_ns", "batch_rows_limit", "instances", "busy", "waiting_runs"),
+    "max_abs_difference",
+)
+_NO_GAUGES = dict.fromkeys(_GAUGES, 0)
 
 
 class HistogramTotals(msgspec.Struct, frozen=True, array_like=True):
@@ -43,15 +49,34 @@ class RunTotals(msgspec.Struct, frozen=True, array_like=True):
     run_ns: int
 
 
+class ComparisonTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """Copies of other requests, compared with the live answers (telemetry/comparison.py).
+
+    `rows`: those that could agree, and how many were `agreeing`. `nonfinite`: copies with a number where the other
+    has NaN or an infinity. `skipped`: copies that were not compared whole, by reason. `difference`: the largest of
+    each copy, without a sum. `latency`: the copy's time minus the live request's, in microseconds, maybe below 0.
+    """
+
+    difference: HistogramTotals
+    latency: HistogramTotals
+    rows: int = 0
+    agreeing: int = 0
+    nonfinite: int = 0
+    skipped: dict[str, int] = {}
+
+
 class DeploymentTotals(msgspec.Struct, frozen=True, kw_only=True):
     """One deployment in one scorer, or summed over scorers. `in_flight`, `queue_depth` and `queue_oldest_ns` (the age
-    of who waits longest, the largest of all scorers') are of this moment.
+    of who waits longest, the largest of all scorers') are of this moment, as are its `instances`, how many of them
+    are `busy`, and how many `waiting_runs` it takes to run what waits for one.
 
     `codes`: answers by status. `runs`, `rows`, `items`, `run_ns`: successful runs of the model, the rows and requests
     in them and their time. `last_run_ns`: monotonic, 0 for never. `by_rows`: successful runs by batch size.
     `mirrored`: copies of other requests that it was meant to get, by outcome. `expired` and `cancelled` never ran;
     `hung_up` counts callers who left before their answer, whether it ran or not. `positions`, `padding_positions`:
-    what runs with padding computed, in rows times padded lengths, and how much of it was padding.
+    what runs with padding computed, in rows times padded lengths, and how much of it was padding. `comparison`: of
+    its answers to copies with the live ones, None where it never was to get copies; `max_abs_difference`: the largest
+    since its model was loaded.
     """
 
     duration: HistogramTotals
@@ -82,6 +107,11 @@ class DeploymentTotals(msgspec.Struct, frozen=True, kw_only=True):
     queue_depth: int = 0
     queue_oldest_ns: int = 0
     batch_rows_limit: int = 0
+    instances: int = 0
+    busy: int = 0
+    waiting_runs: int = 0
+    max_abs_difference: float = 0.0
+    comparison: ComparisonTotals | None = None
 
 
 class EndpointTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,8 +146,7 @@ def fold(dead: ScorerTotals) -> ScorerTotals:
         name: msgspec.structs.replace(
             endpoint,
             deployments={
-                key: msgspec.structs.replace(value, in_flight=0, queue_depth=0, queue_oldest_ns=0, batch_rows_limit=0)
-                for key, value in endpoint.deployments.items()
+                key: msgspec.structs.replace(value, **_NO_GAUGES) for key, value in endpoint.deployments.items()
             },
         )
         for name, endpoint in dead.endpoints.items()
@@ -166,7 +195,9 @@ def _re_edge_endpoint(totals: EndpointTotals, slo_us: int, before: EndpointTotal
 
 
 def _plus(a: Any, b: Any) -> Any:
-    """Adds two values of one shape, field by field, so that a new field is never forgotten."""
+    """Adds two values of one shape, field by field, so that a new field is never forgotten. None adds nothing."""
+    if a is None or b is None:
+        return b if a is None else a
     match a:
         case int():
             return a + b

@@ -154,6 +154,22 @@ class Batcher:
             self._tell(self._observer.cancelled)
         self._check_drained()
 
+    def resized(self, instances: int) -> None:
+        """The pool has so many instances now."""
+        self.forecast.resized(instances)
+        self.pump.resized()
+
+    def observe(self, observer: Observer) -> None:
+        """Tell this one from now on, and the one before nothing more."""
+        self._observer = observer
+
+    def waiting_runs(self) -> int:
+        """How many runs it takes to run what waits for an instance, staged or queued."""
+        queue = self.queue
+        staged = sum(not batch.is_taken for batch in self.pump.running)
+        queued = max(-(-queue.rows // self.table.rows_cap), bool(queue.waiting)) if self._merges else queue.waiting
+        return staged + queued
+
     def drain(self, reason: str, on_drained: Callable[[], None]) -> None:
         """Refuse new items; call back, never from inside this call, once each accepted one has its end."""
         self._refusal = reason

@@ -89,6 +89,13 @@ class Forecast:
         self._busy_since_ns = finished_ns
         self.is_busy = bool(self._queue.waiting or self._pump.running)
 
+    def resized(self, instances: int) -> None:
+        """So many instances run from now on."""
+        self._instances = instances
+        self.pace = _MARGIN * self._slack / instances
+        # What passes until the next batch comes home passes with as many as before and as many as now.
+        self.is_busy = False
+
     def drain_s(self, now_ns: int) -> int:
         """Whole seconds until all that is ahead now will be done; at least one."""
         work_ns = self._queue.work_ns + self._pump.ahead_ns(now_ns)

@@ -108,6 +108,13 @@ class Pump:
                 self._take_home(batch)
         self._send(now_ns)
 
+    def resized(self) -> None:
+        """The pool has more or fewer instances now."""
+        self._capacity = self._pool.capacity
+        self._instances = self._pool.instances
+        if self._queue.waiting:
+            self.ask()
+
     def hurry(self) -> None:
         """Hold no item back any more."""
         self.delay_ns = 0

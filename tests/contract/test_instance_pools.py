@@ -53,6 +53,15 @@ class Rig:
         self.sessions = tuple(SimulatedSession(1, BEHAVIOUR, hang=self._hang) for _ in range(2))
         self.pool = self._pool(kind)
 
+    def more(self, count: int) -> list[SimulatedSession]:
+        made = [SimulatedSession(1, BEHAVIOUR, hang=self._hang) for _ in range(count)]
+        self.sessions += tuple(made)
+        return made
+
+    @property
+    def closed(self) -> int:
+        return sum(session.is_closed for session in self.sessions)
+
     def _hang(self) -> None:
         assert self.release.wait(30)
 
@@ -139,3 +148,87 @@ def test_a_thread_that_hangs_is_abandoned_and_closes_its_session_when_it_comes_b
     rig.wait(1)
     assert rig.pool.close(30.0)
     assert all(session.is_closed for session in rig.sessions)
+
+
+@pytest.mark.parametrize("kind", ["thread", "virtual"])
+def test_a_pool_that_grows_takes_more_batches_at_once(kind: str) -> None:
+    rig = Rig(kind)
+    before = rig.pool.capacity
+    rig.pool.grow(rig.more(2))
+    assert (rig.pool.instances, rig.pool.capacity) == (4, 2 * before)
+    batches = [batch_of(float(n)) for n in range(rig.pool.capacity)]
+    for batch in batches:
+        rig.start(batch)
+    rig.wait(len(batches))
+    assert sorted(map(id, rig.finished)) == sorted(map(id, batches))
+    assert rig.pool.close(30.0)
+
+
+@pytest.mark.parametrize("kind", ["thread", "virtual"])
+def test_what_was_started_before_a_pool_shrinks_is_finished_once_and_who_goes_closes_its_session(kind: str) -> None:
+    rig = Rig(kind)
+    rig.pool.grow(rig.more(1))
+    batches = [batch_of(float(n)) for n in range(rig.pool.capacity)]
+    for batch in batches:
+        rig.start(batch)
+    rig.pool.shrink(2)
+    assert (rig.pool.instances, rig.pool.capacity) == (1, 2)
+    rig.wait(len(batches))
+    last = batch_of(100.0)
+    rig.start(last)
+    rig.wait(len(batches) + 1)
+    assert sorted(map(id, rig.finished)) == sorted(map(id, [*batches, last]))
+    assert all(batch.runs[0].fault is None for batch in rig.finished)
+    assert rig.pool.close(30.0)
+    assert rig.closed == (3 if kind == "thread" else 2)
+
+
+def test_an_instance_that_goes_closes_its_session_and_leaves_the_others_alone() -> None:
+    rig = Rig("thread")
+    assert isinstance(rig.pool, ThreadPool)
+    threads = list(rig.pool._threads)
+    rig.pool.shrink(1)
+    while all(thread.is_alive() for thread in threads):
+        threads[0].join(0.001)
+    assert rig.closed == 1
+    # The one that went is not waited for any more.
+    rig.pool.grow(rig.more(1))
+    assert len(rig.pool._threads) == 2
+    assert len({thread.name for thread in [*threads, *rig.pool._threads]}) == 3
+    assert rig.pool.close(30.0)
+    assert rig.closed == 3
+
+
+def test_an_instance_that_hangs_does_not_keep_another_from_going_or_coming() -> None:
+    rig = Rig("thread")
+    rig.start(batch_of(-2.0))
+    rig.pool.grow(rig.more(1))
+    rig.pool.shrink(1)
+    rig.start(batch_of(1.0))
+    rig.wait(1)
+    assert rig.pool.instances == 2
+    rig.release.set()
+    rig.wait(2)
+    assert rig.pool.close(30.0)
+    assert rig.closed == 3
+
+
+def test_inline_one_session_is_enough() -> None:
+    rig = Rig("inline")
+    more = rig.more(2)
+    rig.pool.grow(more)
+    assert (rig.pool.instances, rig.pool.capacity, rig.closed) == (1, 1, 2)
+    rig.start(batch_of(1.0))
+    assert rig.finished[0].runs[0].fault is None
+    rig.pool.shrink(0)
+    assert rig.pool.close(30.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_instance_cannot_be_taken_away(kind: str) -> None:
+    rig = Rig(kind)
+    instances = rig.pool.instances
+    with pytest.raises(ValueError, match=f"{instances} of {instances} instances cannot be taken away"):
+        rig.pool.shrink(instances)
+    assert rig.pool.instances == instances
+    assert rig.pool.close(30.0)

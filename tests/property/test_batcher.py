@@ -55,6 +55,14 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Resize:
+    instances: int
+
+
+Event = Send | Cancel | Wait | Resize
+
+
+@dataclass(frozen=True)
 class Setting:
     kind: str
     instances: int
@@ -79,9 +87,10 @@ class Story:
     cancelled_at: dict[WorkItem, int] = field(default_factory=dict)
     odd: dict[WorkItem, float] = field(default_factory=dict)
     serial: int = 0
+    most_instances: int = 0
     is_submitting: bool = False
 
-    def act(self, event: Send | Cancel | Wait) -> None:
+    def act(self, event: Event) -> None:
         match event:
             case Send():
                 self._send(event)
@@ -90,6 +99,10 @@ class Story:
             case Wait(us):
                 self.world.scheduler.advance(us * 1000)
                 self._check_work_conserving()
+            case Resize(instances):
+                self.world.resize(instances)
+                assert self.world.runtime.instances == (instances if self.setting.kind == "virtual" else 1)
+                self.most_instances = max(self.most_instances, instances)
         self.check_conservation()
 
     def _send(self, send: Send) -> None:
@@ -239,7 +252,14 @@ def check_batches_keep_their_bounds(story: Story) -> None:
     setting = story.setting
     for _, x in story.world.ran:
         assert len(x) <= setting.rows_max or not setting.batched
-    assert story.world.pool.most_outstanding <= 2 * setting.instances
+    assert story.world.pool.most_outstanding <= 2 * max(setting.instances, story.most_instances)
+
+
+def check_only_those_that_went_are_closed(story: Story) -> None:
+    """Each instance that was let go has closed its session, and no other has."""
+    world = story.world
+    if not world.pool.hung and story.setting.kind == "virtual":
+        assert sum(not session.is_closed for session in world.sessions) == world.runtime.instances
 
 
 rows = st.integers(0, 3) | st.integers(0, 12)
@@ -262,6 +282,7 @@ hanging_sends = st.builds(
     is_rude=st.just(False),
 )
 others = st.builds(Cancel, which=st.integers(0, 50)) | st.builds(Wait, us=st.sampled_from([0, 1, 200, 1000, 5000]))
+resizes = st.builds(Resize, instances=st.integers(1, 4))
 inline_settings = st.builds(
     Setting,
     kind=st.just("inline"),
@@ -294,7 +315,7 @@ def measured(setting: Setting) -> dict[int, int] | None:
     return {rows: round(setting.table_factor * 1000 * (setting.run_us + rows * setting.row_us)) for rows in (1, 2, 4)}
 
 
-def play(setting: Setting, events: list[Send | Cancel | Wait]) -> Story:
+def play(setting: Setting, events: list[Event]) -> Story:
     world = World(
         kind=setting.kind,
         instances=setting.instances,
@@ -320,27 +341,39 @@ def check_all(story: Story) -> None:
     check_dead_work_never_runs(story)
     check_order_inside_a_key(story)
     check_batches_keep_their_bounds(story)
+    check_only_those_that_went_are_closed(story)
 
 
 @PROFILE
 @given(setting=inline_settings, events=st.lists(sends | sends | others, max_size=30))
-def test_inline_every_request_gets_its_own_answer_once_and_in_time(
-    setting: Setting, events: list[Send | Cancel | Wait]
-) -> None:
+def test_inline_every_request_gets_its_own_answer_once_and_in_time(setting: Setting, events: list[Event]) -> None:
     check_all(play(setting, events))
 
 
 @PROFILE
 @given(setting=instance_settings, events=st.lists(sends | sends | others, max_size=30))
 def test_on_instances_every_request_gets_its_own_answer_once_and_in_time(
-    setting: Setting, events: list[Send | Cancel | Wait]
+    setting: Setting, events: list[Event]
 ) -> None:
     check_all(play(setting, events))
 
 
 @PROFILE
 @given(setting=instance_settings, events=st.lists(hanging_sends | others, max_size=25))
-def test_a_hanging_instance_costs_only_the_time_until_the_deadlines(
-    setting: Setting, events: list[Send | Cancel | Wait]
-) -> None:
+def test_a_hanging_instance_costs_only_the_time_until_the_deadlines(setting: Setting, events: list[Event]) -> None:
+    check_all(play(setting, events))
+
+
+@PROFILE
+@given(
+    setting=instance_settings | instance_settings | inline_settings,
+    events=st.lists(sends | sends | others | resizes, max_size=40),
+)
+def test_instances_that_come_and_go_lose_and_double_nothing(setting: Setting, events: list[Event]) -> None:
+    check_all(play(setting, events))
+
+
+@PROFILE
+@given(setting=instance_settings, events=st.lists(hanging_sends | others | resizes, max_size=25))
+def test_a_hanging_instance_among_those_that_come_and_go_costs_no_more(setting: Setting, events: list[Event]) -> None:
     check_all(play(setting, events))

@@ -19,7 +19,7 @@ from runtimes.batching.collate import Collator
 from runtimes.batching.item import WorkItem
 from runtimes.clock import Timer
 from runtimes.errors import RuntimeFault
-from runtimes.instance import Finished, execute
+from runtimes.instance import Finished, check_shrink, execute
 from runtimes.observer import Observer
 from runtimes.runtime import Runtime
 from runtimes.session import Session
@@ -122,7 +122,8 @@ class VirtualPool:
     """Instances that take batches like threads do and hold them for as long as their sessions say they ran.
 
     A session is made with the pool's `pause` and `hang`. `wake_ns` is how long an idle instance takes to wake up.
-    `taken` records every batch's items at the moment an instance took it.
+    `taken` records every batch's items at the moment an instance took it. One that is let go takes its leave in the
+    order of what is staged, as a thread does, and closes its session.
     """
 
     def __init__(self, scheduler: VirtualScheduler, *, instances: int = 1, wake_ns: int = 0) -> None:
@@ -137,7 +138,7 @@ class VirtualPool:
         self._collator = Collator(simulated_signature())
         self._scheduler = scheduler
         self._wake_ns = wake_ns
-        self._staged: deque[tuple[Batch, Finished]] = deque()
+        self._staged: deque[tuple[Batch, Finished] | None] = deque()
         self._idle = list(range(instances))
         self._spent_ns = 0
         self._is_hanging = False
@@ -155,6 +156,22 @@ class VirtualPool:
         self._staged.append((batch, finished))
         self._scheduler.call_at(self._scheduler.now_ns() + self._wake_ns, self._work)
 
+    def grow(self, sessions: Sequence[Session]) -> None:
+        first = len(self.sessions)
+        self.sessions = (*self.sessions, *sessions)
+        self._idle += range(first, len(self.sessions))
+        self._count(self.instances + len(sessions))
+
+    def shrink(self, count: int) -> None:
+        check_shrink(self.instances, count)
+        self._count(self.instances - count)
+        self._staged += [None] * count
+
+    def _count(self, instances: int) -> None:
+        self.instances = instances
+        self.capacity = 2 * instances
+        self._scheduler.call_at(self._scheduler.now_ns() + self._wake_ns, self._work)
+
     def close(self, timeout_s: float) -> bool:
         self.is_closed = True
         return not self.hung
@@ -162,7 +179,11 @@ class VirtualPool:
     def _work(self) -> None:
         while self._staged and self._idle:
             instance = self._idle.pop()
-            batch, finished = self._staged.popleft()
+            staged = self._staged.popleft()
+            if staged is None:
+                self.sessions[instance].close()
+                continue
+            batch, finished = staged
             self._spent_ns = 0
             self.taken.append((self._scheduler.now_ns(), list(batch.items)))
             self._run(instance, batch, finished)
@@ -195,6 +216,7 @@ class WatchedSession(SimulatedSession):
     now_ns: Callable[[], int]
 
     def run(self, inputs: Tensors, outputs: tuple[str, ...] | None) -> dict[str, Array]:
+        assert not self.is_closed, "a session that is closed was run"
         self.ran.append((self.now_ns(), inputs["x"]))
         return super().run(inputs, outputs)
 
@@ -243,19 +265,13 @@ class World:
         self.scheduler = VirtualScheduler()
         self.observer = RecordingObserver()
         self.pool = VirtualPool(self.scheduler, instances=instances, wake_ns=wake_ns)
-        pause = self.scheduler.spend if kind == "inline" else self.pool.pause
-        self.sessions = tuple(
-            WatchedSession(seed, behaviour, pause=pause, hang=self.pool.hang, batched=batched)
-            for _ in range(instances)
-        )
+        self.kind, self._seed, self._behaviour, self._batched = kind, seed, behaviour, batched
         self.ran: list[tuple[int, Array]] = []
-        for session in self.sessions:
-            session.ran = self.ran
-            session.now_ns = self.scheduler.now_ns if kind == "inline" else self.pool.now_ns
+        self.sessions = [self.session() for _ in range(instances)]
         self.pool.sessions = self.sessions
         self.runtime = Runtime(
             name="blue",
-            sessions=self.sessions,
+            sessions=tuple(self.sessions),
             signature=simulated_signature(batched=batched),
             limits=limits or BatchLimits(),
             dispatch="inline" if kind == "inline" else "thread",
@@ -265,6 +281,25 @@ class World:
             run_times=run_times,
         )
         self.replies: list[tuple[int, WorkItem]] = []
+
+    def session(self) -> WatchedSession:
+        """One more session of this world."""
+        is_inline = self.kind == "inline"
+        pause = self.scheduler.spend if is_inline else self.pool.pause
+        made = WatchedSession(self._seed, self._behaviour, pause=pause, hang=self.pool.hang, batched=self._batched)
+        made.ran = self.ran
+        made.now_ns = self.scheduler.now_ns if is_inline else self.pool.now_ns
+        return made
+
+    def resize(self, instances: int) -> None:
+        """Have so many instances from now on."""
+        missing = instances - self.runtime.instances
+        if missing < 0:
+            self.runtime.shrink(-missing)
+        else:
+            more = [self.session() for _ in range(missing)]
+            self.sessions += more
+            self.runtime.grow(more)
 
     def item(
         self,

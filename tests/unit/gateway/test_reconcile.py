@@ -1,4 +1,4 @@
-"""A change in two phases, with scorers that do as they are told, fail, or die."""
+"""A change in two phases, and a load ahead of one, with scorers that do as they are told, fail, or die."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.channel import Loaded, Prepared
-from gateway.controlplane.reconcile import Applied, ChangeRefused, change
+from gateway.channel import LoadDone, Loaded, Prepared, RemoteFailed
+from gateway.controlplane.reconcile import Applied, ChangeRefused, LoadRefused, change, load, unload
 from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, LearnedByName, SnapshotSpec
 from runtimes import Learned, RuntimeSpec
 
@@ -30,13 +30,16 @@ def snapshot(*deployments: str, revision: int = 2) -> SnapshotSpec:
 
 
 class FakeScorer:
-    """Loads everything but `broken`; dies at `dies_at`."""
+    """Loads everything but `broken`; dies at `dies_at`. A load waits for `may_load`, where there is one."""
+
+    is_up = True
 
     def __init__(self, broken: dict[str, str] | None = None, dies_at: str = "") -> None:
         self.broken = broken or {}
         self.dies_at = dies_at
         self.story: list[str] = []
         self.told: LearnedByName = {}
+        self.may_load: asyncio.Event | None = None
 
     async def prepare(self, spec: SnapshotSpec, learned: LearnedByName) -> Prepared:
         self.story.append("prepare")
@@ -52,6 +55,26 @@ class FakeScorer:
             failures={name: self.broken[name] for name in names if name in self.broken},
             loaded={name: Loaded(load_s=0.1, provider="cpu", sha256="x") for name in good},
         )
+
+    async def load(self, name: str, deployment: DeploymentSpec, learned: Learned | None) -> LoadDone | None:
+        self.story.append(f"load {name}" + (f" as {learned.reason}" if learned else ""))
+        await asyncio.sleep(0)
+        if self.may_load is not None:
+            await self.may_load.wait()
+        if self.dies_at == "load":
+            return None
+        if name in self.broken:
+            raise RemoteFailed(self.broken[name])
+        self.story.append("loaded")
+        return LoadDone(
+            learned=learned or Learned(batched=True, reason="proven"),
+            loaded=Loaded(load_s=0.1, provider="cpu", sha256="x"),
+        )
+
+    async def unload(self, name: str) -> None:
+        self.story.append(f"unload {name}")
+        if self.dies_at == "unload":
+            raise RuntimeError("died")
 
     async def commit(self, revision: int) -> None:
         self.story.append(f"commit {revision}")
@@ -114,3 +137,98 @@ def test_a_gateway_that_can_load_nothing_does_not_start() -> None:
 
 def test_an_empty_gateway_starts() -> None:
     assert carry_out([FakeScorer()], snapshot(), strict=False).loaded == {}
+
+
+# Loading ahead of a change.
+
+BLUE = snapshot("blue").endpoints["e"].deployments["blue"]
+PROVEN = Learned(batched=True, reason="proven")
+
+
+def make_ready(scorers: list[FakeScorer], learned: Learned | None = None) -> Learned:
+    return asyncio.run(load(scorers, "e/blue", BLUE, learned))[0]
+
+
+def test_the_first_scorer_proves_and_the_others_follow_with_what_it_learned() -> None:
+    scorers = [FakeScorer(), FakeScorer(), FakeScorer()]
+    assert make_ready(scorers) == PROVEN
+    assert scorers[0].story == ["load e/blue", "loaded"]
+    assert scorers[1].story == scorers[2].story == ["load e/blue as proven", "loaded"]
+
+
+def test_what_is_known_is_proven_by_nobody() -> None:
+    scorers = [FakeScorer(), FakeScorer()]
+    make_ready(scorers, Learned(batched=False, reason="known"))
+    assert [scorer.story[0] for scorer in scorers] == ["load e/blue as known"] * 2
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_load_that_fails_says_why_and_is_held_aside_nowhere(which: int) -> None:
+    scorers = [FakeScorer(), FakeScorer()]
+    scorers[which].broken = {"e/blue": "the file is empty"}
+    with pytest.raises(LoadRefused, match=r"^the file is empty$") as caught:
+        make_ready(scorers)
+    assert not caught.value.is_scorer_lost
+    assert all(scorer.story[-1] == "unload e/blue" for scorer in scorers)
+
+
+def test_a_model_that_ends_the_scorer_that_proves_it_is_not_tried_on_the_next() -> None:
+    scorers = [FakeScorer(dies_at="load"), FakeScorer()]
+    with pytest.raises(LoadRefused, match="ended before it was ready") as caught:
+        make_ready(scorers)
+    assert caught.value.is_scorer_lost
+    assert scorers[1].story == ["unload e/blue"]
+
+
+def test_a_scorer_that_dies_while_it_follows_is_left_out() -> None:
+    scorers = [FakeScorer(), FakeScorer(dies_at="load"), FakeScorer()]
+    assert make_ready(scorers) == PROVEN
+    assert [scorer.story[-1] for scorer in scorers] == ["loaded", "load e/blue as proven", "loaded"]
+
+
+def test_a_scorer_that_is_down_is_not_asked() -> None:
+    scorers = [FakeScorer(), FakeScorer()]
+    scorers[0].is_up = False
+    make_ready(scorers)
+    assert scorers[0].story == []
+    scorers[1].is_up = False
+    with pytest.raises(LoadRefused, match="no scorer is running"):
+        make_ready(scorers)
+
+
+@pytest.mark.parametrize("waits_at", [0, 1])
+def test_a_load_that_is_cancelled_is_given_up_everywhere(waits_at: int) -> None:
+    scorers = [FakeScorer(), FakeScorer(), FakeScorer(dies_at="unload")]
+
+    async def story() -> None:
+        scorers[waits_at].may_load = asyncio.Event()
+        loading = asyncio.create_task(load(scorers, "e/blue", BLUE, None))
+        while not scorers[waits_at].story:
+            await asyncio.sleep(0)
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        assert loading.cancelled()
+
+    asyncio.run(story())
+    assert all(scorer.story[-1] == "unload e/blue" for scorer in scorers)
+
+
+def test_a_load_runs_beside_a_change_and_beside_another_load() -> None:
+    scorers = [FakeScorer(), FakeScorer()]
+
+    async def story() -> None:
+        scorers[0].may_load = asyncio.Event()
+        loads = [asyncio.create_task(load(scorers, name, BLUE, None)) for name in ("e/blue", "e/red")]
+        await change(scorers, snapshot("green"), {}, {})
+        assert sorted(scorers[0].story) == ["commit 2", "load e/blue", "load e/red", "prepare"]
+        scorers[0].may_load.set()
+        await asyncio.gather(*loads)
+
+    asyncio.run(story())
+    assert sorted(scorers[1].story[-2:]) == ["loaded", "loaded"]
+
+
+def test_what_is_held_aside_can_be_given_up() -> None:
+    scorers = [FakeScorer(), FakeScorer(dies_at="unload")]
+    asyncio.run(unload(scorers, "e/blue"))
+    assert [scorer.story for scorer in scorers] == [["unload e/blue"]] * 2

@@ -12,9 +12,9 @@ import pytest
 
 from runtimes import loader
 from runtimes.errors import LoadFailed, ModelFailed
-from runtimes.loader import open_model
+from runtimes.loader import open_model, open_more, with_capacity
 from runtimes.signature import Signature, TensorSpec
-from runtimes.spec import BatchingSpec, BatchLimits, Learned, RuntimeSpec
+from runtimes.spec import BatchingSpec, BatchLimits, Learned, RuntimeSpec, same_but_capacity
 from runtimes.tensor import Array, Datatype, Tensors
 from tests.support import models
 
@@ -296,3 +296,52 @@ def test_axes_learned_of_other_names_change_nothing(serve: Serve) -> None:
     model = open_model(serve(Fake(Clock())), learned, now=lambda: next(clock))
     assert model.signature.inputs[0].batch_axis is None
     assert np.all([spec.batch_axis is None for spec in model.signature.outputs])
+
+
+def test_further_sessions_are_warmed_by_what_was_learned_and_measured_by_nobody(serve: Serve) -> None:
+    clock = Clock()
+    model = open_model(serve(Fake(clock), dispatch="thread"), now=clock)
+    second, third = Fake(clock), Fake(clock)
+    spec = serve(second, third, dispatch="thread", instance_count=3)
+    learned = with_capacity(spec, model.learned, cores=1)
+    more = open_more(spec, learned, model.signature, 1, now=clock)
+    assert more == (second, third)
+    assert second.rows == third.rows == [1, 1, 16, 16]
+    assert learned.run_times == model.learned.run_times
+    assert learned.instances == 3
+    assert learned.reasons["instances"] == "this scorer's share of instance_count; it has 1 core"
+
+
+def test_a_further_session_that_fails_closes_those_before_it(serve: Serve) -> None:
+    clock = Clock()
+    model = open_model(serve(Fake(clock), dispatch="thread"), now=clock)
+    second, third = Fake(clock), Fake(clock, fails_above=8)
+    spec = serve(second, third, dispatch="thread", instance_count=3)
+    with pytest.raises(LoadFailed, match="warming the model up with 16 rows failed"):
+        open_more(spec, with_capacity(spec, model.learned, 1), model.signature, 1, now=clock)
+    assert (second.closed, third.closed) == (1, 1)
+
+
+def test_further_sessions_of_a_file_that_changed_are_refused(tmp_path: Path) -> None:
+    path = models.write(tmp_path, models.linear())
+    spec = RuntimeSpec(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest(), dispatch="thread")
+    model = open_model(spec)
+    models.write(tmp_path, models.linear(seed=1))
+    learned = with_capacity(RuntimeSpec(path="", sha256="", instances=2), model.learned, 1)
+    with pytest.raises(LoadFailed, match="changed: its SHA-256 is"):
+        open_more(spec, learned, model.signature, 1)
+
+
+def test_how_many_instances_there_are_is_never_taken_from_what_was_learned(serve: Serve) -> None:
+    clock = Clock()
+    learned = open_model(serve(Fake(clock), dispatch="thread"), now=clock).learned
+    model = open_model(serve(Fake(clock), Fake(clock), dispatch="thread", instance_count=2), learned, now=clock)
+    assert (learned.instances, model.learned.instances, len(model.sessions)) == (1, 2, 2)
+
+
+def test_capacity_is_how_many_instances_run_and_nothing_else() -> None:
+    spec = RuntimeSpec(path="a", sha256="b")
+    assert same_but_capacity(spec, RuntimeSpec(path="a", sha256="b", instance_count=7, instances=3))
+    assert same_but_capacity(spec, spec)
+    assert not same_but_capacity(spec, RuntimeSpec(path="a", sha256="c", instance_count=7))
+    assert not same_but_capacity(spec, RuntimeSpec(path="a", sha256="b", threads=2))

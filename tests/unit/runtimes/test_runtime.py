@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from runtimes.batching.item import WorkItem
-from runtimes.errors import Unavailable
+from runtimes.errors import TooLate, Unavailable
 from runtimes.observer import NullObserver
 from runtimes.runtime import Runtime
 from runtimes.simulated import Behaviour, simulated_signature
 from runtimes.spec import BatchLimits
-from tests.support.virtual import MS, VirtualScheduler, World
+from tests.support.virtual import MS, RecordingObserver, VirtualScheduler, World
 
 SLOW = Behaviour(run_ns=10 * MS, hang_on=-2.0)
 
@@ -178,3 +178,75 @@ def test_a_runtime_without_a_session_is_refused() -> None:
 def test_it_says_whether_it_batches() -> None:
     assert World().runtime.batched
     assert not World(batched=False).runtime.batched
+
+
+def test_what_waits_begins_at_once_when_a_runtime_grows() -> None:
+    world = World(behaviour=SLOW, limits=BatchLimits(batch_rows_max=1))
+    items = [world.send(float(n)) for n in range(8)]
+    world.scheduler.settle()
+    assert world.runtime.status().queued_items == 6
+    world.resize(4)
+    world.scheduler.settle()
+    status = world.runtime.status()
+    assert (status.instances, status.busy, status.queued_items, status.waiting_runs) == (4, 4, 0, 4)
+    world.scheduler.advance(20 * MS)
+    assert all(world.is_right(item) for item in items)
+
+
+def test_a_runtime_that_shrinks_loses_nothing_and_predicts_with_what_is_left() -> None:
+    world = World(behaviour=SLOW, instances=4, limits=BatchLimits(batch_rows_max=1), run_times={1: 10 * MS})
+    items = [world.send(float(n)) for n in range(12)]
+    world.scheduler.settle()
+    world.resize(1)
+    # One instance needs 120 ms for what four do in 30.
+    with pytest.raises(TooLate, match="behind the"):
+        world.send(99.0, within_ns=60 * MS)
+    world.scheduler.run_out()
+    assert all(world.is_right(item) for item in items)
+    assert [session.is_closed for session in world.sessions].count(True) == 3
+    assert world.runtime.status().instances == 1
+
+
+def test_a_closed_runtime_takes_no_sessions() -> None:
+    world = World()
+    world.runtime.close()
+    session = world.session()
+    with pytest.raises(ValueError, match="takes no new requests, and no sessions"):
+        world.runtime.grow([session])
+    assert not session.is_closed
+
+
+def test_waiting_requests_count_as_the_runs_they_make() -> None:
+    shared = World(behaviour=SLOW, limits=BatchLimits(batch_rows_max=8))
+    alone = World(behaviour=SLOW, limits=BatchLimits(batch_rows_max=8), batched=False)
+    for world, expected in ((shared, [1, 2, 3]), (alone, [7, 15, 23])):
+        seen = []
+        # One runs from the first moment on.
+        world.send()
+        world.scheduler.settle()
+        for count in (7, 8, 8):
+            for n in range(count):
+                world.send(float(n))
+            world.scheduler.settle()
+            seen.append(world.runtime.status().waiting_runs)
+        assert seen == expected
+
+
+def test_requests_without_rows_still_need_a_run() -> None:
+    world = World(behaviour=SLOW)
+    for _ in range(3):
+        world.send(np.zeros((0, 2), np.float32))
+    assert world.runtime.status().waiting_runs == 1
+    world.scheduler.run_out()
+    assert world.runtime.status().waiting_runs == 0
+
+
+def test_another_observer_hears_of_what_happens_from_then_on() -> None:
+    first, second = RecordingObserver(), RecordingObserver()
+    world = World(observer=first)
+    world.send()
+    world.scheduler.run_out()
+    world.runtime.observe(second)
+    world.send()
+    world.scheduler.run_out()
+    assert (len(first.runs), len(second.runs)) == (1, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from runtimes.batching.item import WorkItem
 from runtimes.instance import Finished, execute
 from runtimes.observer import NullObserver
 from runtimes.runtime import Runtime
+from runtimes.session import Session
 from runtimes.simulated import SimulatedSession
 from runtimes.spec import BatchLimits
 from tests.support.virtual import MS, VirtualScheduler, World
@@ -39,6 +40,12 @@ class BusyLoopPool:
         execute(self.session, self._collator, batch, self._scheduler.now_ns)
         batch.is_finished = True
         self.told.append(lambda: finished(batch))
+
+    def grow(self, sessions: Sequence[Session]) -> None:
+        raise AssertionError("it keeps its one instance")
+
+    def shrink(self, count: int) -> None:
+        raise AssertionError("it keeps its one instance")
 
     def close(self, timeout_s: float) -> bool:
         return True

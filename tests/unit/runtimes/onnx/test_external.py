@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from runtimes.errors import LoadFailed
+from runtimes.onnx import external
 from runtimes.onnx.external import check, read
 from runtimes.tensor import Datatype
 from tests.support import models
@@ -146,3 +147,12 @@ def test_graphs_nested_without_end_are_refused(folder: Path) -> None:
     assert "protobuf cannot be read" in refused(
         models.write(folder, LOCATED + b"\x3a" + size + bytes([length]) + data)
     )
+
+
+def test_a_location_is_found_wherever_a_search_in_pieces_may_cut_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = models.write(folder, models.external_data("data.bin"))
+    for size in range(1, path.stat().st_size + 1):
+        monkeypatch.setattr(external, "_PIECE_BYTES", size)
+        assert read(path) == [[("location", "data.bin")]]

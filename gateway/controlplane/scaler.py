@@ -1,0 +1,83 @@
+"""Scaler: adds and removes instances of the deployments that ask for it, as their load goes.
+
+Every second it looks at what the scorers report and asks autoscale.py; a new number goes the way of any change that
+touches only capacity, so no request fails. The document stays as it is: what runs now is the publisher's to say.
+Errors: a change that fails is logged and tried at the next look.
+Units: *_s seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from gateway.controlplane.autoscale import ScaleState, decide, utilisation
+from gateway.controlplane.control import Control
+from gateway.controlplane.steps import REFUSALS
+from gateway.controlplane.store.records import Event
+from gateway.resources import Deployment
+from gateway.telemetry.totals import ScorerTotals
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+
+
+class Scaler:
+    """One gateway's. `clock` goes forward only."""
+
+    def __init__(
+        self,
+        control: Control,
+        collect: Callable[[], Awaitable[ScorerTotals]],
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._control = control
+        self._collect = collect
+        self._clock = clock
+        self._sleep = sleep
+        self._states: dict[str, ScaleState] = {}
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await self._sleep(INTERVAL_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Once at every deployment that may scale."""
+        deployments = self._control.publisher.desired.deployments
+        learned = self._control.publisher.applied.learned
+        wanted = {
+            name: one
+            for name, one in (("/".join(key), one) for key, one in deployments.items())
+            # One that runs on the loop has one instance a scorer, whatever is wanted.
+            if one.scale is not None and name in learned and learned[name].dispatch == "thread"
+        }
+        self._states = {name: state for name, state in self._states.items() if name in wanted}
+        if not wanted:
+            return
+        totals = await self._collect()
+        for name, deployment in wanted.items():
+            await self._look_at(name, deployment, totals)
+
+    async def _look_at(self, name: str, deployment: Deployment, totals: ScorerTotals) -> None:
+        assert deployment.scale is not None
+        now = self._control.publisher.instances.get(name, deployment.instance_count)
+        state = self._states.get(name)
+        if state is None or state.instances != now:
+            state = ScaleState(instances=now)
+        endpoint, _, key = name.partition("/")
+        instances, after, why = decide(deployment.scale, state, utilisation(totals, endpoint, key), self._clock())
+        if instances != now:
+            try:
+                await self._control.publisher.scale(name, instances)
+            except REFUSALS as error:
+                log.error("deployment %s could not be scaled: %s", name, error)
+                return
+            log.info("deployment %s: %s", name, why)
+            event = Event(at=self._control.now(), endpoint=endpoint, deployment=key, name="scale", message=why)
+            await self._control.write_until_done(lambda tx: tx.add_event(event))
+        self._states[name] = after

@@ -1,0 +1,162 @@
+"""One deployment's runtime, loaded beside what is served: from its spec to a Ready, which holds it until it serves.
+
+Why here: this is the one caller of the runtimes' loader, whose models are opened on one thread, one after the other.
+Capacity: a spec that differs from a loaded one in nothing but its instances makes a second Ready of the same runtime,
+with the sessions that are missing; `settle` gives them to it, or takes instances away, while it serves.
+Ownership: a Ready owns its `extra` sessions until it is settled or they are discarded.
+Threads: everything here is for the loop, but for what it gives to the loader's thread.
+Errors: LoadFailed, with one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from gateway.channel import Loaded
+from gateway.dataplane.live import LiveRuntime
+from gateway.snapshot import DeploymentSpec
+from runtimes import Learned, LoadFailed, NullObserver, RuntimeSpec, Scheduler, Session, available_cores, now_ns
+from runtimes.loader import OpenModel, open_model, open_more, with_capacity
+from runtimes.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Ready:
+    """A runtime that is loaded, and as what. `extra`: sessions that it gets when this is what is served."""
+
+    spec: RuntimeSpec
+    live: LiveRuntime
+    learned: Learned
+    facts: Loaded
+    extra: tuple[Session, ...] = ()
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether it can have its instances: those that run may have become fewer since it was made."""
+        return self.live.runtime.instances + len(self.extra) >= self.learned.instances
+
+
+class Ticket:
+    """Who waits for a load; dropped when nobody does any more. Read by the loader's thread too."""
+
+    def __init__(self) -> None:
+        self.is_dropped = False
+
+    def check(self) -> None:
+        if self.is_dropped:
+            raise LoadFailed("the load was given up, as it is not wanted any more")
+
+
+class Loader:
+    """Loads for one scorer of `scorers`. What is given for a deployment is shared out over them, rounded up."""
+
+    def __init__(self, scorers: int, scheduler: Scheduler) -> None:
+        self._scorers = scorers
+        self._cores = max(1, available_cores() // scorers)
+        self._scheduler = scheduler
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
+
+    async def load(self, name: str, deployment: DeploymentSpec, learned: Learned | None, ticket: Ticket) -> Ready:
+        """A runtime that is proven and warm, and observed by nobody yet."""
+        began_ns = now_ns()
+        spec = deployment.runtime
+        opening = partial(open_model, self._share(spec), learned, cores=self._cores)
+        model: OpenModel = await self._on_thread(opening, ticket, lambda opened: opened.sessions)
+        load_s = (now_ns() - began_ns) / 1e9
+        _tell(name, model.learned, load_s, is_news=learned is None)
+        facts = Loaded(load_s=load_s, provider=model.provider, sha256=spec.sha256)
+        live = LiveRuntime(self._runtime(name, spec, model))
+        return Ready(spec=spec, live=live, learned=model.learned, facts=facts)
+
+    async def resize(self, base: Ready, spec: RuntimeSpec, ticket: Ticket) -> Ready:
+        """The same runtime with another capacity. The loader's thread is asked only where sessions are missing."""
+        share = self._share(spec)
+        learned = with_capacity(share, base.learned, self._cores)
+        runtime = base.live.runtime
+        extra: tuple[Session, ...] = ()
+        if learned.instances > runtime.instances:
+            opening = partial(open_more, share, learned, runtime.signature, runtime.instances)
+            extra = await self._on_thread(opening, ticket, lambda opened: opened)
+        return Ready(spec=spec, live=base.live, learned=learned, facts=base.facts, extra=extra)
+
+    def settle(self, name: str, ready: Ready) -> None:
+        """Give the runtime the instances that this Ready says it has. May be asked for again."""
+        runtime, before = ready.live.runtime, ready.live.runtime.instances
+        missing = ready.learned.instances - before
+        if missing > 0:
+            given, ready.extra = ready.extra[:missing], ready.extra[missing:]
+            runtime.grow(given)
+        elif missing < 0:
+            runtime.shrink(-missing)
+        if runtime.instances != before:
+            log.info("%s has %d instances here now, %d before", name, runtime.instances, before)
+        self.discard(ready)
+
+    def discard(self, ready: Ready) -> None:
+        """Close the sessions that nobody will use."""
+        sessions, ready.extra = ready.extra, ()
+        if sessions:
+            self._thread.submit(_close, sessions)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _on_thread(
+        self, opening: Callable[[], T], ticket: Ticket, sessions: Callable[[T], tuple[Session, ...]]
+    ) -> T:
+        def open_if_wanted() -> T:
+            ticket.check()
+            opened = opening()
+            if ticket.is_dropped:
+                _close(sessions(opened))
+            return opened
+
+        opened = await asyncio.get_running_loop().run_in_executor(self._thread, open_if_wanted)
+        ticket.check()
+        return opened
+
+    def _share(self, spec: RuntimeSpec) -> RuntimeSpec:
+        return replace(spec, instance_count=-(-spec.instance_count // self._scorers))
+
+    def _runtime(self, name: str, spec: RuntimeSpec, model: OpenModel) -> Runtime:
+        limits = spec.batching.limits
+        return Runtime(
+            name=name,
+            sessions=model.sessions,
+            signature=model.signature,
+            limits=replace(
+                limits,
+                batch_rows_max=model.learned.rows_max or limits.batch_rows_max,
+                queue_items_max=-(-limits.queue_items_max // self._scorers),
+            ),
+            dispatch=model.learned.dispatch,
+            run_times=model.learned.run_times,
+            scheduler=self._scheduler,
+            observer=NullObserver(),
+        )
+
+
+def _tell(name: str, learned: Learned, load_s: float, *, is_news: bool) -> None:
+    """The first scorer tells; those that take over what it learned have nothing new to say."""
+    log.log(logging.INFO if is_news else logging.DEBUG, "%s is loaded in %.2f s; %s", name, load_s, learned.reason)
+    if learned.padding_reason and learned.padding is None:
+        log.log(logging.WARNING if is_news else logging.DEBUG, "%s: %s", name, learned.padding_reason)
+
+
+def _close(sessions: Iterable[Session]) -> None:
+    for session in sessions:
+        try:
+            session.close()
+        except Exception:
+            # The others must still be closed; there is nobody to tell but the log.
+            log.exception("a session that is not used failed to close")
