@@ -213,7 +213,7 @@ class Scoring:
         assert answer is not None
         answer(reply)
         if call.mirror is not None:
-            self._mirror.copy(call)
+            self._mirror.copy(call, item)
 
     def _answer(self, call: Call, item: WorkItem) -> Reply:
         if item.fault is not None:

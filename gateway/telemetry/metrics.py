@@ -4,8 +4,8 @@ Why one table: names, labels and buckets are promises to dashboards; the page, d
 all read them here. Only this file and triton.py name prometheus_client.
 Units: seconds and bytes, as Prometheus wants them; traffic in percent, as the YAML writes it.
 Bounds: no label takes a value that a caller may choose; a deployment, its endpoint's series with it, shows at most
-140 series beside its status codes (and 13 more with Triton's names), a GPU 3, and the rest of the gateway at most 60
-(tests/contract/test_metrics_page.py).
+140 series beside its status codes (and 40 more once it is a mirror's target, 13 more with Triton's names), a GPU 3,
+and the rest of the gateway at most 60 (tests/contract/test_metrics_page.py).
 Source: contract, operators and users, section 2.
 """
 
@@ -28,9 +28,16 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from gateway.telemetry import triton
+from gateway.telemetry.comparison import DIFFERENCE_EDGES, LATENCY_EDGES_NS
 from gateway.telemetry.gpu import GpuFacts
 from gateway.telemetry.record import DURATION_EDGES_NS, ROWS_EDGES, STAGE_EDGES_NS
-from gateway.telemetry.totals import DeploymentTotals, EndpointTotals, HistogramTotals, ScorerTotals
+from gateway.telemetry.totals import (
+    ComparisonTotals,
+    DeploymentTotals,
+    EndpointTotals,
+    HistogramTotals,
+    ScorerTotals,
+)
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
@@ -158,6 +165,55 @@ TABLE: tuple[Row, ...] = (
         kind="counter",
         help="Copies of requests meant for the deployment by outcome: answered, dropped for want of room, failed.",
         labels=(*_ONE, "outcome"),
+    ),
+    Row(
+        name="gateway_mirror_compared_rows_total",
+        kind="counter",
+        help="Rows of answers to copies that were compared with the live ones: by the place of their largest entry, "
+        "labels and strings by equality; absent, as all of gateway_mirror_* below, where no copies ever were to go.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_mirror_agreeing_rows_total",
+        kind="counter",
+        help="Rows of gateway_mirror_compared_rows_total that agreed with the live answer.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_mirror_abs_difference",
+        kind="histogram",
+        help="The largest absolute difference between numbers of a copy's answer and of the live one, for each copy, "
+        "without a sum; NaN or an infinity against a number is above every edge.",
+        labels=_ONE,
+        edges=DIFFERENCE_EDGES,
+    ),
+    Row(
+        name="gateway_mirror_max_abs_difference",
+        kind="gauge",
+        help="The largest absolute difference between two finite numbers since the deployment's model was loaded.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_mirror_nonfinite_total",
+        kind="counter",
+        help="Copies with a number where the live answer has NaN or an infinity, or the other way about.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_mirror_latency_difference_seconds",
+        kind="histogram",
+        help="How much longer the copy took than the live request, from its body to its results; below 0 where it "
+        "was quicker, so without a sum.",
+        labels=_ONE,
+        edges=_seconds(LATENCY_EDGES_NS),
+    ),
+    Row(
+        name="gateway_mirror_skipped_total",
+        kind="counter",
+        help="Copies that were not compared with the live answer, or not whole, by reason: dropped, failed, "
+        "live_failed (there was no live answer), names, datatype, shape (an output is not like the live one), "
+        "too_large (not one row is within bounds), error.",
+        labels=(*_ONE, "reason"),
     ),
     Row(
         name="gateway_request_bytes_total",
@@ -362,7 +418,8 @@ def reference() -> str:
         "Served on the telemetry listener at `/metrics`. This page is made from the table in",
         "`gateway/telemetry/metrics.py`; a test keeps the two equal. Label values of deleted endpoints and",
         "deployments vanish. A deployment, its endpoint's series with it, shows at most 140 series beside its status",
-        "codes (and 13 more with Triton's names), a GPU 3, the rest of the gateway at most 60.",
+        "codes (and 40 more once it is a mirror's target, 13 more with Triton's names), a GPU 3, the rest of the",
+        "gateway at most 60.",
         "",
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
@@ -438,7 +495,7 @@ class _Page(Collector):
         if row.kind == "histogram":
             histogram = HistogramMetricFamily(row.name, row.help, labels=row.labels)
             for labels, value, scale in self._histograms[row.name]:
-                histogram.add_metric(labels, _buckets(row.edges, value), value.total / scale)
+                histogram.add_metric(labels, _buckets(row.edges, value), value.total / scale if scale else None)
             return histogram
         kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
         family = kind(row.name, row.help, labels=row.labels)
@@ -450,6 +507,7 @@ class _Page(Collector):
         self._values[name].append((labels, value))
 
     def _put_histogram(self, name: str, value: HistogramTotals, scale: float, *labels: str) -> None:
+        """`scale`: how many of the sum's units make one of the metric's; 0 for a histogram without a sum."""
         self._histograms[name].append((labels, value, scale))
 
     def _put_each(self, name: str, values: Mapping[str, int] | Mapping[int, int], *labels: str) -> None:
@@ -506,6 +564,9 @@ class _Page(Collector):
             self._put_histogram("gateway_stage_duration_seconds", getattr(totals, stage), 1e6, *names, stage)
         self._put_histogram("gateway_batch_size", totals.batch_size, 1, *names)
         self._put_each("gateway_mirror_total", totals.mirrored, *names)
+        if totals.comparison is not None:
+            self._put("gateway_mirror_max_abs_difference", totals.max_abs_difference, *names)
+            self._put_comparison(totals.comparison, *names)
         for name, value in (
             ("gateway_requests_in_flight", totals.in_flight),
             ("gateway_queue_depth", totals.queue_depth),
@@ -522,6 +583,14 @@ class _Page(Collector):
             ("gateway_response_bytes_total", totals.response_bytes),
         ):
             self._put(name, value, *names)
+
+    def _put_comparison(self, totals: ComparisonTotals, *names: str) -> None:
+        self._put("gateway_mirror_compared_rows_total", totals.rows, *names)
+        self._put("gateway_mirror_agreeing_rows_total", totals.agreeing, *names)
+        self._put("gateway_mirror_nonfinite_total", totals.nonfinite, *names)
+        self._put_each("gateway_mirror_skipped_total", totals.skipped, *names)
+        self._put_histogram("gateway_mirror_abs_difference", totals.difference, 0, *names)
+        self._put_histogram("gateway_mirror_latency_difference_seconds", totals.latency, 0, *names)
 
 
 def _buckets(edges: Sequence[float], totals: HistogramTotals) -> list[tuple[str, float]]:

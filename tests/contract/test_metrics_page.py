@@ -63,13 +63,25 @@ def _load(record: DeploymentRecord) -> None:
     record.queue_oldest_ns = 500 * MS
 
 
-def _totals(deployments: int) -> ScorerTotals:
+def _compare(record: DeploymentRecord) -> None:
+    told = record.comparison()
+    told.compared(3, 2, 0.25, False)
+    told.compared(1, 1, 0.0, True)
+    told.timed(-3 * MS)
+    told.timed(700 * MS)
+    told.skipped("shape")
+    record.max_abs_difference = 0.25
+
+
+def _totals(deployments: int, are_targets: bool = True) -> ScorerTotals:
     """A scorer with one deployment an endpoint, which is what costs most series a deployment."""
     record = ScorerRecord()
     record.edge_refused({"connections": 2})
     for number in range(deployments):
         record.endpoint(f"endpoint{number}").keep_slo(9_500_000)
         _load(record.deployment(f"endpoint{number}", "blue"))
+        if are_targets:
+            _compare(record.deployment(f"endpoint{number}", "blue"))
         for reason in REASONS:
             record.endpoint(f"endpoint{number}").rejected(reason)
     record.unknown(404)
@@ -135,6 +147,19 @@ def test_the_page_shows_what_was_counted() -> None:
     assert _value(samples, "gateway_batch_size_sum", **one) == 16
     assert _value(samples, "gateway_rejected_total", endpoint="endpoint0", reason="queue_full") == 2
     assert _value(samples, "gateway_mirror_total", **one, outcome="dropped") == 2
+    assert _value(samples, "gateway_mirror_compared_rows_total", **one) == 8
+    assert _value(samples, "gateway_mirror_agreeing_rows_total", **one) == 6
+    assert _value(samples, "gateway_mirror_nonfinite_total", **one) == 2
+    assert _value(samples, "gateway_mirror_max_abs_difference", **one) == 0.25
+    assert _value(samples, "gateway_mirror_skipped_total", **one, reason="shape") == 2
+    assert _value(samples, "gateway_mirror_skipped_total", **one, reason="names") == 0
+    assert _value(samples, "gateway_mirror_abs_difference_bucket", **one, le="0.1") == 0
+    assert _value(samples, "gateway_mirror_abs_difference_bucket", **one, le="1.0") == 2
+    assert _value(samples, "gateway_mirror_abs_difference_bucket", **one, le="+Inf") == 4
+    assert _value(samples, "gateway_mirror_latency_difference_seconds_bucket", **one, le="-0.005") == 0
+    assert _value(samples, "gateway_mirror_latency_difference_seconds_bucket", **one, le="-0.001") == 2
+    assert _value(samples, "gateway_mirror_latency_difference_seconds_bucket", **one, le="0.5") == 2
+    assert _value(samples, "gateway_mirror_latency_difference_seconds_bucket", **one, le="+Inf") == 4
     assert _value(samples, "gateway_requests_in_flight", **one) == 4
     assert _value(samples, "gateway_queue_depth", **one) == 2
     assert _value(samples, "gateway_queue_oldest_seconds", **one) == 0.5
@@ -163,6 +188,12 @@ def test_every_metric_of_the_table_is_shown_and_no_other() -> None:
         assert family.samples, f"{row.name} has no samples"
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == set(row.labels)
+
+
+def test_histograms_of_differences_have_no_sum_to_go_back() -> None:
+    names = {name for name, _ in _samples(render(_totals(1), _facts(1)))}
+    for histogram in ("gateway_mirror_abs_difference", "gateway_mirror_latency_difference_seconds"):
+        assert {name for name in names if name.startswith(histogram)} == {f"{histogram}_bucket"}
 
 
 def test_without_tls_or_deployments_the_page_still_stands() -> None:
@@ -205,8 +236,9 @@ def test_the_accept_header_chooses_the_format(accept: str, is_open: bool) -> Non
     assert content_type == f"{expected}; charset=utf-8"
 
 
-def _series(deployments: int, gpus: int = 0, triton_aliases: bool = False) -> int:
-    series = _samples(render(_totals(deployments), _facts(deployments, gpus), triton_aliases))
+def _series(deployments: int, gpus: int = 0, triton_aliases: bool = False, are_targets: bool = False) -> int:
+    totals = _totals(deployments, are_targets)
+    series = _samples(render(totals, _facts(deployments, gpus), triton_aliases))
     codes = sum(name == "gateway_requests_total" for name, _ in series)
     assert codes == len(CODES) * deployments + 1
     return len(series) - codes
@@ -219,6 +251,7 @@ def test_the_number_of_series_is_bounded() -> None:
         own = _series(deployments) - alone
         assert own <= 140 * deployments
         assert _series(deployments, triton_aliases=True) - alone - own == 13 * deployments
+        assert _series(deployments, are_targets=True) - alone - own == 40 * deployments
     assert _series(0, gpus=8) - alone == 3 * 8
 
 

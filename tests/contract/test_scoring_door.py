@@ -25,9 +25,9 @@ from gateway.credentials import sign_token
 from gateway.dataplane.authenticate import Authenticator
 from gateway.dataplane.body import declared_length
 from gateway.dataplane.live import LiveSnapshot
-from gateway.dataplane.oidc import KeysNeeded
 from gateway.dataplane.score import ScoringOptions
 from gateway.errors import Code, Problem
+from gateway.oidc import KeysNeeded
 from gateway.snapshot import AuthSpec
 from runtimes import BatchLimits
 from runtimes.simulated import Behaviour, SimulatedSession

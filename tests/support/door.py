@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -121,6 +121,12 @@ class HeldPool:
         for batch, finished in staged:
             execute(self._watched, self._collator, batch, now_ns)
             finished(batch)
+
+    def grow(self, sessions: Sequence[Session]) -> None:
+        raise AssertionError("it keeps its one instance")
+
+    def shrink(self, count: int) -> None:
+        raise AssertionError("it keeps its one instance")
 
     def close(self, timeout_s: float = 0.0) -> bool:
         return True
