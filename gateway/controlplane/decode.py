@@ -138,7 +138,7 @@ class _Walk:
             case (inspect.VarTupleType(), Items()):
                 return self._list(node, kind, path)
             case (inspect.AnyType(), _):
-                return found(node)  # nobody reads these; what counts is that they are given
+                return _plain(node)
             case (_, Scalar()):
                 value = _scalar(node, kind)
                 if value is not None:
@@ -174,6 +174,17 @@ class _Walk:
         text = f"found {found(node)}; accepted: {accepted(kind)}"
         self.mistakes.append(Mistake(node.line, path, text))
         return _BAD
+
+
+def _plain(node: Node) -> Any:
+    """The node as it stands: mappings, lists and texts."""
+    match node:
+        case Entries():
+            return {name: _plain(one) for name, one in node.entries.items()}
+        case Items():
+            return [_plain(one) for one in node.items]
+        case Scalar():
+            return None if node.is_null else node.text
 
 
 def _good(tree: dict[str, Any]) -> dict[str, Any]:

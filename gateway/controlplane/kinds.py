@@ -1,4 +1,4 @@
-"""What a YAML document is: an online endpoint, an online deployment, or something of Azure ML's that is not served.
+"""What a YAML document is: an endpoint, a deployment, an asset, or something of Azure ML's that is not kept here.
 
 Why: a folder from a real repository holds other files too; the right answer names them instead of their keys.
 Order: `$schema` where its file name tells, else the keys. Pure; nothing here is an error.
@@ -6,39 +6,61 @@ Order: `$schema` where its file name tells, else the keys. Pure; nothing here is
 
 from __future__ import annotations
 
+from gateway.controlplane.store.records import Kind
+from gateway.suggest import squash
 from gateway.yaml_text import Entries, Scalar
 
 ENDPOINT = "online endpoint"
 DEPLOYMENT = "online deployment"
+BATCH_ENDPOINT = "batch endpoint"
+BATCH_DEPLOYMENT = "batch deployment"
+MODEL = "model"
+ENVIRONMENT = "environment"
+CODE = "code asset"
+DATA = "data asset"
 CONDA = "conda file"
+
+# What is kept, by its name in words.
+KEPT = {
+    ENDPOINT: Kind.ONLINE_ENDPOINT,
+    DEPLOYMENT: Kind.ONLINE_DEPLOYMENT,
+    BATCH_ENDPOINT: Kind.BATCH_ENDPOINT,
+    BATCH_DEPLOYMENT: Kind.BATCH_DEPLOYMENT,
+    MODEL: Kind.MODEL,
+    ENVIRONMENT: Kind.ENVIRONMENT,
+    CODE: Kind.CODE,
+    DATA: Kind.DATA,
+}
 
 # The first text that is part of the schema's file name tells.
 _SCHEMAS = (
     ("onlineendpoint", ENDPOINT),
     ("onlinedeployment", DEPLOYMENT),
-    ("batchendpoint", "batch endpoint"),
-    ("batchdeployment", "batch deployment"),
+    ("batchendpoint", BATCH_ENDPOINT),
+    ("batchdeployment", BATCH_DEPLOYMENT),
     ("component", "component"),
     ("job", "job"),
-    ("environment", "environment"),
-    ("model", "model"),
+    ("environment", ENVIRONMENT),
+    ("model", MODEL),
     ("datastore", "datastore"),
-    ("data", "data asset"),
+    ("data", DATA),
+    ("codeasset", CODE),
     ("compute", "compute"),
     ("workspace", "workspace"),
     ("registry", "registry"),
     ("schedule", "schedule"),
 )
 _BATCH_KEYS = {"mini_batch_size", "output_action", "error_threshold", "retry_settings", "settings"}
+_DATA_TYPES = ("urifile", "urifolder", "mltable")
 # The first row with one of its keys in the document tells.
 _KEYS = (
     ({"endpoint_name", "instance_type", "code_configuration", "request_settings"}, DEPLOYMENT),
-    ({"defaults"}, "batch endpoint"),
+    ({"defaults"}, BATCH_ENDPOINT),
     ({"auth_mode", "traffic", "mirror_traffic"}, ENDPOINT),
     ({"channels", "dependencies"}, CONDA),
     ({"jobs", "command", "component", "experiment_name", "trial"}, "job"),
-    ({"image", "conda_file", "build"}, "environment"),
-    ({"path", "flavors"}, "model"),
+    ({"image", "conda_file", "build"}, ENVIRONMENT),
+    ({"path", "flavors"}, MODEL),
     ({"name"}, ENDPOINT),
 )
 
@@ -51,7 +73,9 @@ def kind_of(document: Entries) -> str:
             return kind
     keys = document.entries.keys()
     if "endpoint_name" in keys and _is_batch(document):
-        return "batch deployment"
+        return BATCH_DEPLOYMENT
+    if "path" in keys and squash(_text(document, "type")) in _DATA_TYPES:
+        return DATA
     return next((kind for known, kind in _KEYS if known & keys), "")
 
 

@@ -1,4 +1,4 @@
-"""Where a deployment's model is: a path in YAML becomes the one ONNX file it means.
+"""Where a deployment's model is: the one ONNX file that a path means, or a registered model.
 
 Why here: a missing file is told together with all other mistakes of a folder; a file that is there but broken is
 found when it is loaded.
@@ -8,11 +8,19 @@ Errors: ModelFileError, one sentence with what was found and what to do instead.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.controlplane.arm import ids
+from gateway.controlplane.store.records import Kind
 from gateway.controlplane.yaml_types import ModelYaml
+from gateway.resources import LocalModel
 
-_ACCEPTED = "accepted: a .onnx file, or a folder that holds exactly one, relative to the YAML file"
+_ACCEPTED = (
+    "accepted: a .onnx file or a folder that holds exactly one, relative to the YAML file, or azureml:NAME:VERSION"
+)
+_REFERENCE = re.compile(r"azureml:(?P<name>[A-Za-z0-9][\w.-]{0,254})(?::(?P<version>[\w.-]{1,255})|@latest)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _REGISTERED = re.compile(r"[\w.-]+:[\w.-]+")
 _OTHER_TYPES = {
@@ -30,15 +38,50 @@ class ModelFileError(Exception):
         self.text = text
 
 
-def model_file(model: str | ModelYaml | None, folder: Path) -> Path:
-    """The absolute path of the ONNX file. `folder` is where the YAML file is."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReference:
+    """A registered model; version "latest" is the newest."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"azureml:{self.name}:{self.version}"
+
+
+def model_of(model: str | ModelYaml | None, folder: Path) -> LocalModel | ModelReference:
+    """What a deployment's `model` means. `folder` is where the YAML file is."""
     if model is None:
         raise ModelFileError("model", f"missing; {_ACCEPTED}")
     if isinstance(model, str):
-        return _onnx_file(model, folder, "model")
+        return reference_of(model, "model") or LocalModel(path=_onnx_file(model, folder, "model"))
     if model.type in _OTHER_TYPES:
         raise ModelFileError("model.type", f"found {model.type}; {_OTHER_TYPES[model.type]}")
-    return _onnx_file(model.path, folder, "model.path")
+    return LocalModel(path=_onnx_file(model.path, folder, "model.path"))
+
+
+def reference_of(text: str, key: str) -> ModelReference | None:
+    """The registered model that a text names; None where it does not begin with azureml:."""
+    if not ids.is_asset_reference(text):
+        return None
+    try:
+        found = _REFERENCE.fullmatch(ids.asset_reference(text, Kind.MODEL))
+    except ids.IdError as error:
+        raise ModelFileError(key, f"{error}, or a local path") from error
+    assert found is not None
+    return ModelReference(name=found["name"], version=found["version"] or "latest")
+
+
+def entry_of(paths: Sequence[str], model: str, key: str) -> str:
+    """The one ONNX file among a registered model's files: not in a deeper folder than all others."""
+    found = sorted(path for path in paths if path.lower().endswith(".onnx"))
+    depth = min((path.count("/") for path in found), default=0)
+    highest = [path for path in found if path.count("/") == depth]
+    if len(highest) == 1:
+        return highest[0]
+    names = ", ".join(highest[:5]) + (", ..." if len(highest) > 5 else "")
+    holds = f"{len(highest)} .onnx files ({names})" if highest else "no .onnx file"
+    raise ModelFileError(key, f"{model} holds {holds}; accepted: a model of exactly one .onnx file")
 
 
 def _onnx_file(text: str, folder: Path, key: str) -> Path:
@@ -55,17 +98,10 @@ def _onnx_file(text: str, folder: Path, key: str) -> Path:
 
 
 def _refuse_reference(text: str, key: str) -> None:
-    scheme = _SCHEME.match(text)
-    if text.startswith("azureml:"):
-        raise ModelFileError(
-            key, f"found the reference {text!r}, and this version keeps no registered models; give a local path"
-        )
-    if scheme is not None and "://" in text:
+    if _SCHEME.match(text) is not None and "://" in text:
         raise ModelFileError(key, f"found {text!r}, and models are not fetched; give a local path")
     if _REGISTERED.fullmatch(text):
-        raise ModelFileError(
-            key, f"there is no file {text!r}, and it is no reference to a registered model either; give a local path"
-        )
+        raise ModelFileError(key, f"there is no file {text!r}; a registered model is azureml:{text}")
 
 
 def _checked(path: Path, key: str) -> Path:

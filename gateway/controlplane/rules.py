@@ -97,10 +97,15 @@ def _key(deployment: Deployment) -> tuple[str, str]:
     return (deployment.endpoint_name.lower(), deployment.name.lower())
 
 
-def _name(name: str) -> Iterator[str]:
+def name_problems(name: str) -> Iterator[str]:
+    """What is wrong with the name of an endpoint or a deployment."""
     low, high = _NAME_CHARS
     if not (low <= len(name) <= high and _NAME.fullmatch(name)):
-        yield f"name: found {name!r}; accepted: {_NAME_SAID}"
+        yield f"found {name!r}; accepted: {_NAME_SAID}"
+
+
+def _name(name: str) -> Iterator[str]:
+    yield from (f"name: {said}" for said in name_problems(name))
 
 
 def _endpoint(endpoint: Endpoint, world: _World) -> Iterator[str]:

@@ -8,7 +8,7 @@ Errors: `Mistake`s added to the place they were found in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,8 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.controlplane.decode import default_of, description_of, struct_type
-from gateway.controlplane.kinds import is_kubernetes
-from gateway.controlplane.model_files import ModelFileError, model_file
+from gateway.controlplane.model_files import ModelFileError, ModelReference, model_of
 from gateway.controlplane.yaml_types import (
     NOTED,
     BatchingYaml,
@@ -29,11 +28,23 @@ from gateway.controlplane.yaml_types import (
     OnlineEndpointYaml,
     SecretYaml,
 )
-from gateway.resources import AuthMode, Deployment, Endpoint, KeySources, Kind, Oidc, SecretSource
+from gateway.resources import (
+    AssetModel,
+    AuthMode,
+    Deployment,
+    Endpoint,
+    KeySources,
+    Kind,
+    LocalModel,
+    Oidc,
+    Scale,
+    SecretSource,
+)
 from gateway.yaml_text import Entries, Mistake, Node
 from runtimes import BatchingSpec, BatchLimits, PaddingSpec, PadRule
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
+Resolve = Callable[[ModelReference], AssetModel]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _GPU_SIZES = ("standard_nc", "standard_nd", "standard_nv")
@@ -88,18 +99,27 @@ def endpoint_of(source: OnlineEndpointYaml, place: Place, default_oidc: Oidc | N
         oidc=default_oidc if oidc is None and auth_mode is AuthMode.AAD_TOKEN else oidc,
         token_lifetime_s=source.gateway.token_lifetime_s,
         slo_ms=source.gateway.slo_ms,
-        kind="kubernetes" if source.compute or is_kubernetes(place.document) else "managed",
+        kind="kubernetes" if source.compute or _is_kubernetes(source.schema_) else "managed",
         source=place.label,
     )
 
 
-def deployment_of(source: OnlineDeploymentYaml, place: Place, allow_cpu_fallback: bool) -> Deployment | None:
-    """The deployment, or None where it has no model to serve."""
-    kind: Kind = source.type or ("kubernetes" if is_kubernetes(place.document) else "managed")
+def unresolved(reference: ModelReference) -> AssetModel:
+    """A registered model that cannot be looked up here."""
+    return AssetModel(reference=str(reference))
+
+
+def deployment_of(
+    source: OnlineDeploymentYaml, place: Place, allow_cpu_fallback: bool, resolve: Resolve = unresolved
+) -> Deployment | None:
+    """The deployment, or None where it has no model to serve. `resolve` looks up a registered model; it raises
+    ModelFileError where there is none."""
+    kind: Kind = source.type or ("kubernetes" if _is_kubernetes(source.schema_) else "managed")
     _refuse_scripts(source, place)
     place.notes.extend(f"{place.label}: {note}" for note in notes_of(source))
     try:
-        model_path = model_file(source.model, place.file.parent)
+        found = model_of(source.model, place.file.parent)
+        model: LocalModel | AssetModel = resolve(found) if isinstance(found, ModelReference) else found
     except ModelFileError as error:
         place.blame(error.key, error.text)
         return None
@@ -108,7 +128,7 @@ def deployment_of(source: OnlineDeploymentYaml, place: Place, allow_cpu_fallback
     return Deployment(
         name=source.name,
         endpoint_name=source.endpoint_name,
-        model_path=model_path,
+        model=model,
         description=source.description,
         tags=source.tags,
         properties=source.properties,
@@ -125,6 +145,7 @@ def deployment_of(source: OnlineDeploymentYaml, place: Place, allow_cpu_fallback
         instances=runtime.instances,
         dispatch=runtime.dispatch,
         batching=_batching(source.gateway, place),
+        scale=_scale(source, place),
         max_body_bytes=source.gateway.limits.max_body_bytes,
         kind=kind,
         source=place.label,
@@ -150,6 +171,11 @@ def provider_of(instance_type: str) -> Provider:
     return "cuda" if name.startswith(_GPU_SIZES) else _OWN_SIZES.get(name, "cpu")
 
 
+def _is_kubernetes(schema: str) -> bool:
+    """Whether `$schema` names Azure's kubernetes form."""
+    return "kubernetes" in schema.lower()
+
+
 def _provider(source: OnlineDeploymentYaml) -> Provider:
     chosen = source.gateway.runtime.provider
     if chosen != "auto":
@@ -160,6 +186,23 @@ def _provider(source: OnlineDeploymentYaml) -> Provider:
         if any(amount.strip() not in ("", "0") for one in amounts for amount in (one.gpu, one.nvidia_gpu)):
             return "cuda"
     return by_type
+
+
+def _scale(source: OnlineDeploymentYaml, place: Place) -> Scale | None:
+    given = source.scale_settings
+    if given.type == "default":
+        return None
+    if given.min_instances > given.max_instances:
+        place.blame(
+            "scale_settings.min_instances",
+            f"found {given.min_instances}, more than max_instances ({given.max_instances}); accepted: at most that",
+        )
+    return Scale(
+        min_instances=given.min_instances,
+        max_instances=given.max_instances,
+        target_percent=given.target_utilization_percentage,
+        polling_interval_s=given.polling_interval,
+    )
 
 
 def _batching(source: DeploymentGatewayYaml, place: Place) -> BatchingSpec:

@@ -1,4 +1,6 @@
-"""What a YAML file may say: the keys of Azure ML's online endpoint and deployment files, and our block `gateway:`.
+"""What a YAML file may say: the keys of Azure ML's endpoint, deployment and asset files, and our block `gateway:`.
+
+These structs are also the one form in which resources are stored and converted to and from ARM bodies.
 
 Each field's description is the reference documentation (docs/reference/yaml.md is made from it), and its type and
 bounds are what the decoder enforces. A field that is accepted but has no effect here is marked with `NOTED`;
@@ -9,7 +11,7 @@ Source: the public YAML schemas of Azure Machine Learning v2.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
@@ -22,6 +24,15 @@ _LIMITS = BatchLimits()
 _Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 _Percent = Annotated[int, Meta(ge=0, le=100)]
+_Text: TypeAlias = Annotated[str, Meta(description="Free text.")]
+_Texts: TypeAlias = Annotated[dict[str, str], Meta(description="Free names and values.")]
+_ReadOnly: TypeAlias = Annotated[str, Meta(description=READ_ONLY)]
+_Schema: TypeAlias = Annotated[str, Meta(description="A hint for editors; also tells the kind of the document.")]
+_Version: TypeAlias = Annotated[str, Meta(description="Its version; not given: one more than the latest.")]
+_Archived: TypeAlias = Annotated[bool, Meta(description="Whether lists leave it out unless asked.")]
+_Anonymous: TypeAlias = Annotated[
+    bool, Meta(description="Whether it was made for one deployment and has no own name.")
+]
 
 
 class _Yaml(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -234,8 +245,8 @@ class UserIdentityYaml(_Yaml, frozen=True, kw_only=True):
     """One user-assigned identity."""
 
     resource_id: Annotated[str, Meta(description="Its ARM id.")] = ""
-    client_id: Annotated[str, Meta(description=READ_ONLY)] = ""
-    principal_id: Annotated[str, Meta(description=READ_ONLY)] = ""
+    client_id: _ReadOnly = ""
+    principal_id: _ReadOnly = ""
 
 
 class IdentityYaml(_Yaml, frozen=True, kw_only=True):
@@ -247,22 +258,20 @@ class IdentityYaml(_Yaml, frozen=True, kw_only=True):
     user_assigned_identities: Annotated[
         tuple[UserIdentityYaml, ...], Meta(description="At most one.", max_length=1)
     ] = ()
-    principal_id: Annotated[str, Meta(description=READ_ONLY)] = ""
-    tenant_id: Annotated[str, Meta(description=READ_ONLY)] = ""
+    principal_id: _ReadOnly = ""
+    tenant_id: _ReadOnly = ""
 
 
 class OnlineEndpointYaml(_Yaml, frozen=True, kw_only=True):
     """An online endpoint (`managedOnlineEndpoint`, `kubernetesOnlineEndpoint`)."""
 
-    schema_: Annotated[str, Meta(description="A hint for editors; also tells the kind of the document.")] = field(
-        name="$schema", default=""
-    )
+    schema_: _Schema = field(name="$schema", default="")
     name: Annotated[
         str, Meta(description="3 to 32 characters: a letter, then letters, digits and dashes, no dash at the end.")
     ]
-    description: Annotated[str, Meta(description="Free text.")] = ""
-    tags: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
-    properties: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    description: _Text = ""
+    tags: _Texts = {}
+    properties: _Texts = {}
     auth_mode: Annotated[
         Literal["key", "aml_token", "aad_token"],
         Meta(description="How callers prove themselves; `aad_token` needs `gateway.oidc`, and not `compute`."),
@@ -281,36 +290,45 @@ class OnlineEndpointYaml(_Yaml, frozen=True, kw_only=True):
         str, Meta(description="Its presence makes this a kubernetes endpoint; the cluster's name is not used.")
     ] = ""
     gateway: Annotated[EndpointGatewayYaml, Meta(description="Our own settings.")] = EndpointGatewayYaml()
-    location: Annotated[str, Meta(description=READ_ONLY)] = ""
-    id: Annotated[str, Meta(description=READ_ONLY)] = ""
-    kind: Annotated[str, Meta(description=READ_ONLY)] = ""
-    scoring_uri: Annotated[str, Meta(description=READ_ONLY)] = ""
-    openapi_uri: Annotated[str, Meta(description=READ_ONLY)] = ""
-    provisioning_state: Annotated[str, Meta(description=READ_ONLY)] = ""
+    location: _ReadOnly = ""
+    id: _ReadOnly = ""
+    kind: _ReadOnly = ""
+    scoring_uri: _ReadOnly = ""
+    openapi_uri: _ReadOnly = ""
+    provisioning_state: _ReadOnly = ""
 
 
 # ---- online deployment -----------------------------------------------------------------------------------------
 
 
 class ModelYaml(_Yaml, frozen=True, kw_only=True):
-    """The model, inline."""
+    """A model: registered, or inline in a deployment."""
 
-    schema_: Annotated[str, Meta(description="A hint for editors.")] = field(name="$schema", default="")
-    name: Annotated[str, Meta(description="Its name, for people.")] = ""
-    version: Annotated[str, Meta(description="Its version, for people.")] = ""
+    schema_: _Schema = field(name="$schema", default="")
+    name: Annotated[str, Meta(description="Its name; inline, for people.")] = ""
+    version: _Version = ""
     type: Annotated[
         Literal["custom_model", "mlflow_model", "triton_model"],
-        Meta(description="`custom_model`; the others are refused."),
+        Meta(
+            description="`custom_model` is served; the others can be registered, and a deployment of them is refused."
+        ),
     ] = "custom_model"
     path: Annotated[
-        str, Meta(description="A .onnx file, or a folder that holds exactly one; relative to the YAML file.")
+        str,
+        Meta(
+            description="A .onnx file, or a folder that holds exactly one; relative to the YAML file. Registered "
+            "over REST: the address of the upload."
+        ),
     ]
-    description: Annotated[str, Meta(description="Free text.")] = ""
-    tags: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
-    properties: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
-    stage: Annotated[str, Meta(description="Free text.")] = ""
-    flavors: Annotated[Any, Meta(description=f"{NOTED}these describe MLflow models.")] = None
+    description: _Text = ""
+    tags: _Texts = {}
+    properties: _Texts = {}
+    stage: _Text = ""
+    flavors: Annotated[dict[str, Any], Meta(description=f"{NOTED}these describe MLflow models.")] = {}
     datastore: Annotated[str, Meta(description=f"{NOTED}the file is read where it is.")] = ""
+    job_name: Annotated[str, Meta(description="The job that made it, for people.")] = ""
+    is_anonymous: _Anonymous = False
+    is_archived: _Archived = False
 
 
 class CodeYaml(_Yaml, frozen=True, kw_only=True):
@@ -343,32 +361,81 @@ class InferenceYaml(_Yaml, frozen=True, kw_only=True):
 
 
 class EnvironmentYaml(_Yaml, frozen=True, kw_only=True):
-    """An environment, inline."""
+    """An environment: registered, or inline in a deployment."""
 
-    schema_: Annotated[str, Meta(description="A hint for editors.")] = field(name="$schema", default="")
+    schema_: _Schema = field(name="$schema", default="")
     name: Annotated[str, Meta(description="Its name.")] = ""
-    version: Annotated[str, Meta(description="Its version.")] = ""
+    version: _Version = ""
     image: Annotated[str, Meta(description="A container image.")] = ""
-    conda_file: Annotated[Any, Meta(description="A file, or the packages inline.")] = None
+    conda_file: Annotated[
+        Any, Meta(description="A file, or the packages inline: as a mapping, or as text of several lines.")
+    ] = None
     build: Annotated[BuildYaml | None, Meta(description="An image to build.")] = None
     os_type: Annotated[Literal["linux", "windows"], Meta(description="The image's system.")] = "linux"
-    inference_config: Annotated[InferenceYaml | None, Meta(description="Marks a custom container; refused.")] = None
-    description: Annotated[str, Meta(description="Free text.")] = ""
-    tags: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
-    properties: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    inference_config: Annotated[
+        InferenceYaml | None, Meta(description="Marks a custom container; a deployment of it is refused.")
+    ] = None
+    description: _Text = ""
+    tags: _Texts = {}
+    properties: _Texts = {}
     datastore: Annotated[str, Meta(description="Where a local folder would be uploaded.")] = ""
+    is_anonymous: _Anonymous = False
+    is_archived: _Archived = False
+
+
+class CodeAssetYaml(_Yaml, frozen=True, kw_only=True):
+    """The registered folder of a scoring script."""
+
+    schema_: _Schema = field(name="$schema", default="")
+    name: Annotated[str, Meta(description="Its name.")] = ""
+    version: _Version = ""
+    path: Annotated[
+        str, Meta(description="A folder, relative to the YAML file. Registered over REST: the address of the upload.")
+    ]
+    description: _Text = ""
+    tags: _Texts = {}
+    properties: Annotated[
+        dict[str, str], Meta(description="Free names and values; `hash_sha256` and `hash_version` tell the content.")
+    ] = {}
+    is_anonymous: _Anonymous = False
+    is_archived: _Archived = False
+
+
+class DataYaml(_Yaml, frozen=True, kw_only=True):
+    """A registered data asset."""
+
+    schema_: _Schema = field(name="$schema", default="")
+    name: Annotated[str, Meta(description="Its name.")] = ""
+    version: _Version = ""
+    type: Annotated[
+        Literal["uri_file", "uri_folder", "mltable"], Meta(description="A file, a folder, or a table; noted only.")
+    ] = "uri_folder"
+    path: Annotated[
+        str, Meta(description="A file or folder, relative to the YAML file, or the address where it is stored.")
+    ]
+    description: _Text = ""
+    tags: _Texts = {}
+    properties: _Texts = {}
+    datastore: Annotated[str, Meta(description=f"{NOTED}it is read where it is.")] = ""
+    is_anonymous: _Anonymous = False
+    is_archived: _Archived = False
 
 
 class ScaleYaml(_Yaml, frozen=True, kw_only=True):
     """How many instances run."""
 
-    type: Annotated[Literal["default", "target_utilization"], Meta(description="`default`: `instance_count`.")] = (
-        "default"
-    )
-    min_instances: Annotated[_Count, Meta(description="Fewest instances.")] = 1
-    max_instances: Annotated[_Count, Meta(description="Most instances.")] = 1
+    type: Annotated[
+        Literal["default", "target_utilization"],
+        Meta(
+            description="`default`: `instance_count` run. `target_utilization`: as many as the load needs, beginning "
+            "with `instance_count`."
+        ),
+    ] = "default"
+    min_instances: Annotated[_Count, Meta(description="Fewest instances, with `target_utilization`.")] = 1
+    max_instances: Annotated[_Count, Meta(description="Most instances, with `target_utilization`.")] = 1
     target_utilization_percentage: Annotated[
-        Annotated[int, Meta(ge=1, le=100)], Meta(description="Utilisation aimed at.")
+        Annotated[int, Meta(ge=1, le=100)],
+        Meta(description="Utilization aimed at: busy instances and waiting requests, to instances."),
     ] = 70
     polling_interval: Annotated[_Seconds, Meta(description="Seconds between looks.")] = 1
 
@@ -427,6 +494,7 @@ class CollectedDataYaml(_Yaml, frozen=True, kw_only=True):
     name: Annotated[str, Meta(description="Its name.")] = ""
     path: Annotated[str, Meta(description="Its place.")] = ""
     version: Annotated[str, Meta(description="Its version.")] = ""
+    data_id: Annotated[str, Meta(description="Its reference, instead of name and version.")] = ""
 
 
 class CollectionYaml(_Yaml, frozen=True, kw_only=True):
@@ -434,7 +502,9 @@ class CollectionYaml(_Yaml, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, Meta(description="Whether it is collected.")] = False
     sampling_rate: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="Share collected.")] = None
-    data: Annotated[CollectedDataYaml | None, Meta(description="Where it goes.")] = None
+    data: Annotated[
+        str | CollectedDataYaml | None, Meta(description="Where it goes: a reference, or the data asset inline.")
+    ] = None
     client_id: Annotated[str, Meta(description="The identity that writes.")] = ""
 
 
@@ -456,9 +526,7 @@ class DataCollectorYaml(_Yaml, frozen=True, kw_only=True):
 class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
     """An online deployment (`managedOnlineDeployment`, `kubernetesOnlineDeployment`)."""
 
-    schema_: Annotated[str, Meta(description="A hint for editors; also tells the kind of the document.")] = field(
-        name="$schema", default=""
-    )
+    schema_: _Schema = field(name="$schema", default="")
     name: Annotated[
         str, Meta(description="3 to 32 characters: a letter, then letters, digits and dashes, no dash at the end.")
     ]
@@ -467,12 +535,15 @@ class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
         Literal["managed", "kubernetes"] | None,
         Meta(description="Not given: as `$schema` says, else managed."),
     ] = None
-    description: Annotated[str, Meta(description="Free text.")] = ""
-    tags: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
-    properties: Annotated[dict[str, str], Meta(description="Free names and values.")] = {}
+    description: _Text = ""
+    tags: _Texts = {}
+    properties: _Texts = {}
     model: Annotated[
         str | ModelYaml | None,
-        Meta(description="Required. A local path, or the model inline; `azureml:` references are refused."),
+        Meta(
+            description="Required. A local path, a registered model as `azureml:NAME:VERSION` or "
+            "`azureml:NAME@latest`, or the model inline."
+        ),
     ] = None
     instance_type: Annotated[
         str,
@@ -493,24 +564,156 @@ class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
         CodeYaml | None, Meta(description="Refused: models are ONNX files, served without a script.")
     ] = None
     environment: Annotated[
-        str | EnvironmentYaml | None, Meta(description=f"{NOTED}an ONNX model needs no environment.")
+        str | EnvironmentYaml | None,
+        Meta(description=f"{NOTED}an ONNX model needs no environment, by reference or inline."),
     ] = None
     environment_variables: Annotated[
         dict[str, str], Meta(description=f"{NOTED}there is no scoring script to read them.")
     ] = {}
     model_mount_path: Annotated[str, Meta(description=f"{NOTED}there is no container.")] = ""
     app_insights_enabled: Annotated[bool, Meta(description=f"{NOTED}metrics are on the telemetry listener.")] = False
-    scale_settings: Annotated[ScaleYaml, Meta(description=f"{NOTED}`instance_count` instances run.")] = ScaleYaml()
+    scale_settings: Annotated[ScaleYaml, Meta(description="How many instances run.")] = ScaleYaml()
     liveness_probe: Annotated[ProbeYaml | None, Meta(description=f"{NOTED}there is no container to probe.")] = None
     readiness_probe: Annotated[
         ProbeYaml | None, Meta(description=f"{NOTED}a deployment is ready once its model is loaded and warm.")
     ] = None
+    startup_probe: Annotated[ProbeYaml | None, Meta(description=f"{NOTED}there is no container to probe.")] = None
     egress_public_network_access: Annotated[
         Literal["enabled", "disabled"], Meta(description=f"{NOTED}a model makes no connections.")
     ] = "enabled"
     private_network_connection: Annotated[bool, Meta(description=f"{NOTED}there is no private network.")] = False
     data_collector: Annotated[DataCollectorYaml | None, Meta(description=f"{NOTED}nothing is collected.")] = None
-    id: Annotated[str, Meta(description=READ_ONLY)] = ""
-    kind: Annotated[str, Meta(description=READ_ONLY)] = ""
-    location: Annotated[str, Meta(description=READ_ONLY)] = ""
-    provisioning_state: Annotated[str, Meta(description=READ_ONLY)] = ""
+    id: _ReadOnly = ""
+    kind: _ReadOnly = ""
+    location: _ReadOnly = ""
+    provisioning_state: _ReadOnly = ""
+
+
+# ---- batch -----------------------------------------------------------------------------------------------------
+
+
+class BatchDefaultsYaml(_Yaml, frozen=True, kw_only=True):
+    """What a batch endpoint does where the caller names nothing."""
+
+    deployment_name: Annotated[str, Meta(description="The deployment that runs jobs which name none.")] = ""
+
+
+class BatchEndpointYaml(_Yaml, frozen=True, kw_only=True):
+    """A batch endpoint (`batchEndpoint`)."""
+
+    schema_: _Schema = field(name="$schema", default="")
+    name: Annotated[
+        str, Meta(description="3 to 32 characters: a letter, then letters, digits and dashes, no dash at the end.")
+    ]
+    description: _Text = ""
+    tags: _Texts = {}
+    properties: _Texts = {}
+    auth_mode: Annotated[
+        Literal["aad_token"], Meta(description="How callers prove themselves; batch endpoints take tokens only.")
+    ] = "aad_token"
+    identity: Annotated[IdentityYaml | None, Meta(description=f"{NOTED}there is no managed identity.")] = None
+    defaults: Annotated[BatchDefaultsYaml, Meta(description="What runs where nothing is named.")] = (
+        BatchDefaultsYaml()
+    )
+    location: _ReadOnly = ""
+    id: _ReadOnly = ""
+    kind: _ReadOnly = ""
+    scoring_uri: _ReadOnly = ""
+    openapi_uri: _ReadOnly = ""
+    provisioning_state: _ReadOnly = ""
+
+
+class BatchRetryYaml(_Yaml, frozen=True, kw_only=True):
+    """How often and how long a mini-batch is tried."""
+
+    max_retries: Annotated[Annotated[int, Meta(ge=0, le=1_000_000)], Meta(description="Tries after the first.")] = 3
+    timeout: Annotated[_Seconds, Meta(description="Seconds that one mini-batch may take.")] = 30
+
+
+_PIPELINES = "Refused: of pipelines."
+_MiniBatch: TypeAlias = Annotated[_Count, Meta(description="Files in one mini-batch.")]
+_Concurrency: TypeAlias = Annotated[_Count, Meta(description="Mini-batches that run at once on an instance.")]
+_OutputAction: TypeAlias = Annotated[
+    Literal["append_row", "summary_only"], Meta(description="Whether results are collected in one file.")
+]
+_OutputFile: TypeAlias = Annotated[str, Meta(description="The name of that file.")]
+_Retry: TypeAlias = Annotated[BatchRetryYaml, Meta(description="How often and how long a mini-batch is tried.")]
+_ErrorThreshold: TypeAlias = Annotated[
+    Annotated[int, Meta(ge=-1, le=2_147_483_647)], Meta(description="Most files that may fail; -1: any number.")
+]
+_LogLevel: TypeAlias = Annotated[Literal["warning", "info", "debug"], Meta(description="How much is logged.")]
+_Instances: TypeAlias = Annotated[_Count, Meta(description="Instances that run a job.")]
+
+
+class BatchSettingsYaml(_Yaml, frozen=True, kw_only=True):
+    """How a batch deployment runs its jobs."""
+
+    mini_batch_size: _MiniBatch = 10
+    max_concurrency_per_instance: _Concurrency = 1
+    output_action: _OutputAction = "append_row"
+    output_file_name: _OutputFile = "predictions.csv"
+    retry_settings: _Retry = BatchRetryYaml()
+    error_threshold: _ErrorThreshold = -1
+    logging_level: _LogLevel = "info"
+    environment_variables: Annotated[
+        dict[str, str], Meta(description="The same as `environment_variables` of the deployment.")
+    ] = {}
+    instance_count: Annotated[_Count | None, Meta(description="The same as `resources.instance_count`.")] = None
+    default_compute: Annotated[Any, Meta(description=_PIPELINES)] = None
+    default_datastore: Annotated[Any, Meta(description=_PIPELINES)] = None
+    continue_on_step_failure: Annotated[Any, Meta(description=_PIPELINES)] = None
+    force_rerun: Annotated[Any, Meta(description=_PIPELINES)] = None
+
+
+class BatchResourcesYaml(_Yaml, frozen=True, kw_only=True):
+    """What a job runs on."""
+
+    instance_count: _Instances = 1
+    instance_type: Annotated[str, Meta(description=f"{NOTED}jobs run on this machine.")] = ""
+    properties: Annotated[dict[str, Any], Meta(description="Free names and values.")] = {}
+
+
+class BatchDeploymentYaml(_Yaml, frozen=True, kw_only=True):
+    """A batch deployment (`modelBatchDeployment`, `batchDeployment`): settings in `settings`, or all at the root."""
+
+    schema_: _Schema = field(name="$schema", default="")
+    name: Annotated[
+        str, Meta(description="3 to 32 characters: a letter, then letters, digits and dashes, no dash at the end.")
+    ]
+    endpoint_name: Annotated[str, Meta(description="The endpoint it belongs to.")]
+    type: Annotated[Literal["model", "pipeline"], Meta(description="`model`; pipelines are refused.")] = "model"
+    description: _Text = ""
+    tags: _Texts = {}
+    properties: _Texts = {}
+    model: Annotated[
+        str | ModelYaml | None,
+        Meta(
+            description="A local path, a registered model as `azureml:NAME:VERSION` or `azureml:NAME@latest`, or the "
+            "model inline."
+        ),
+    ] = None
+    code_configuration: Annotated[CodeYaml | None, Meta(description="The scoring script.")] = None
+    environment: Annotated[
+        str | EnvironmentYaml | None, Meta(description="A reference, or the environment inline.")
+    ] = None
+    environment_variables: Annotated[dict[str, str], Meta(description="What the scoring script finds set.")] = {}
+    compute: Annotated[str, Meta(description=f"{NOTED}jobs run on this machine.")] = ""
+    resources: Annotated[BatchResourcesYaml, Meta(description="What a job runs on.")] = BatchResourcesYaml()
+    settings: Annotated[BatchSettingsYaml, Meta(description="How jobs run.")] = BatchSettingsYaml()
+    mini_batch_size: Annotated[_MiniBatch | None, Meta(description="Older form of the key in `settings`.")] = None
+    max_concurrency_per_instance: Annotated[
+        _Concurrency | None, Meta(description="Older form of the key in `settings`.")
+    ] = None
+    output_action: Annotated[_OutputAction | None, Meta(description="Older form of the key in `settings`.")] = None
+    output_file_name: Annotated[_OutputFile | None, Meta(description="Older form of the key in `settings`.")] = None
+    retry_settings: Annotated[_Retry | None, Meta(description="Older form of the key in `settings`.")] = None
+    error_threshold: Annotated[_ErrorThreshold | None, Meta(description="Older form of the key in `settings`.")] = (
+        None
+    )
+    logging_level: Annotated[_LogLevel | None, Meta(description="Older form of the key in `settings`.")] = None
+    component: Annotated[Any, Meta(description=_PIPELINES)] = None
+    job_definition: Annotated[Any, Meta(description=_PIPELINES)] = None
+    id: _ReadOnly = ""
+    kind: _ReadOnly = ""
+    location: _ReadOnly = ""
+    provisioning_state: _ReadOnly = ""

@@ -6,16 +6,30 @@ Why: a table that is typed by hand drifts from what it describes; a test compare
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import inspect
 
 from gateway.controlplane.decode import accepted, bare, default_of, description_of, struct_type
-from gateway.controlplane.yaml_types import OnlineDeploymentYaml, OnlineEndpointYaml
+from gateway.controlplane.rest.openapi import management_openapi
+from gateway.controlplane.yaml_types import (
+    BatchDeploymentYaml,
+    BatchEndpointYaml,
+    CodeAssetYaml,
+    DataYaml,
+    EnvironmentYaml,
+    ModelYaml,
+    OnlineDeploymentYaml,
+    OnlineEndpointYaml,
+)
+from gateway.dataplane.openapi import scoring_openapi
 from gateway.settings import FLAG, Settings, settings_about, shown
 from gateway.telemetry.metrics import reference as metrics_page
+from tests.support import azure_samples
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +42,8 @@ _YAML_HEAD = f"""# YAML
 
 `gateway serve --apply DIR` reads `*.yml` and `*.yaml` (any case) in the folder and one level down, in order of name;
 hidden files and folders and conda files are left out. A file is UTF-8, has at most 1 MB and may hold several
-documents. A document is an online endpoint or an online deployment, as its `$schema` or else its keys say.
+documents. What a document is, its `$schema` or else its keys say: an endpoint or a deployment, online or batch, or a
+registered model, environment, code or data. [Azure's samples](../azure-yaml.md) shows what becomes of usual files.
 `gateway check DIR` tells all problems of a folder at once.
 
 * Unknown and repeated keys are errors. An empty value means "not given".
@@ -68,10 +83,22 @@ def settings_page() -> str:
     return _SETTINGS_HEAD + "\n".join(rows) + "\n\n## What they mean\n\n" + "\n".join(words) + "\n"
 
 
+_DOCUMENTS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+    ("Online endpoint", OnlineEndpointYaml),
+    ("Online deployment", OnlineDeploymentYaml),
+    ("Batch endpoint", BatchEndpointYaml),
+    ("Batch deployment", BatchDeploymentYaml),
+    ("Model", ModelYaml),
+    ("Environment", EnvironmentYaml),
+    ("Code", CodeAssetYaml),
+    ("Data", DataYaml),
+)
+
+
 def yaml_page() -> str:
     """docs/reference/yaml.md"""
     parts = [_YAML_HEAD]
-    for title, cls in (("Online endpoint", OnlineEndpointYaml), ("Online deployment", OnlineDeploymentYaml)):
+    for title, cls in _DOCUMENTS:
         rows = "\n".join(_rows(struct_type(cls), ""))
         parts.append(f"## {title}\n\n| key | takes | default | meaning |\n|---|---|---|---|\n{rows}\n")
     return "\n".join(parts)
@@ -135,11 +162,18 @@ def _modules() -> Iterator[tuple[str, str]]:
                 yield str(path.relative_to(ROOT)), says.partition("\n")[0]
 
 
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
 def pages() -> dict[str, str]:
     """Every page by its path from the root."""
     return {
         "ARCHITECTURE.md": architecture_page(),
+        "docs/azure-yaml.md": azure_samples.page(),
         "docs/reference/metrics.md": metrics_page(),
+        "docs/reference/management-openapi.json": _json(management_openapi()),
+        "docs/reference/scoring-openapi.json": _json(scoring_openapi()),
         "docs/reference/settings.md": settings_page(),
         "docs/reference/yaml.md": yaml_page(),
     }

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from gateway.controlplane.rules import Known, Limits, check
-from gateway.resources import AuthMode, Deployment, Endpoint, Oidc
+from gateway.resources import AuthMode, Deployment, Endpoint, LocalModel, Oidc
 
 ENDPOINT = Endpoint(name="digits", source="e.yml")
 BLUE = Deployment(
-    name="blue", endpoint_name="digits", model_path=Path("/m.onnx"), instance_type="cpu", source="b.yml"
+    name="blue", endpoint_name="digits", model=LocalModel(path=Path("/m.onnx")), instance_type="cpu", source="b.yml"
 )
 GREEN = replace(BLUE, name="green", source="g.yml")
 
