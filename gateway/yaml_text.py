@@ -4,6 +4,7 @@ What: scalars keep their text as written and whether it was quoted, so that the 
 mean: `version: 1.10` stays "1.10", `name: no` stays "no", `enabled: 'True'` is a truth value where one is wanted.
 Why not a plain load: it forgets line numbers, lets a repeated key win silently and expands aliases without a
 bound.
+`write_yaml` is the way back: what it writes reads as the same text, here and for other readers of YAML.
 Units: lines count from 1. Bounds: bytes of a text, depth, and values once aliases are expanded.
 Errors: `Mistake`s are collected; a text that is no YAML at all has exactly one.
 """
@@ -64,6 +65,11 @@ class Entries:
 
 
 Node = Scalar | Items | Entries
+
+
+def write_yaml(tree: Any) -> str:
+    """One document of mappings, lists, texts, numbers, truth values and None, in the order given."""
+    return str(yaml.dump(tree, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=118))
 
 
 def read_documents(data: bytes) -> tuple[list[Node], list[Mistake]]:
@@ -190,6 +196,22 @@ def _syntax(error: yaml.YAMLError) -> Mistake:
     mark = getattr(error, "problem_mark", None)
     said = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
     return Mistake(mark.line + 1 if mark is not None else 1, "", f"not YAML: {said}")
+
+
+class _Writer(yaml.SafeDumper):
+    """Texts of several lines as blocks, and no aliases: people read and compare what is written."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in text.strip("\n") else None
+        # Parsers take these for line breaks, unless they are escaped.
+        style = '"' if any(sign in text for sign in "\x85\u2028\u2029") else style
+        return self.represent_scalar(f"{_TAG}str", text, style=style)
+
+
+_Writer.add_representer(str, _Writer.represent_text)
 
 
 # The C parser is ten times faster and reads the same; the pure one serves where the package came without it.

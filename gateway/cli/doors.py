@@ -6,17 +6,22 @@ Errors: CommandError, with one sentence a line and the exit code.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.cli.control import Reply
+    from gateway.cli.remote import Remote
     from gateway.settings import Settings
 
 FAILED, USAGE, NOT_FOUND, INTERRUPTED = 1, 2, 3, 130
+# What `gateway diff` ends with where something differs.
+DIFFERENT = 1
 
 
 class CommandError(Exception):
@@ -44,25 +49,38 @@ def serve(settings: Settings) -> int:
     return supervise(settings)
 
 
-def read_keys(state: Path, endpoint: str) -> dict[str, str]:
-    """The keys of an endpoint, as Azure's `listKeys` answers."""
-    from gateway.controlplane import state as state_folder
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Which gateway: by its state folder, or by what a command line says of one elsewhere."""
+
+    state: Path
+    url: str = ""
+    token_file: str = ""
+    ca: str = ""
+    timeout_s: float = 60.0
+
+
+def connect(where: Where, environ: Mapping[str, str]) -> Remote:
+    """A running gateway's management listener. Errors: RemoteError."""
+    from gateway.cli.remote import Remote, target_of
+
+    target = target_of(where.state, environ, url=where.url, token_file=where.token_file, ca=where.ca)
+    return Remote(target, timeout_s=where.timeout_s)
+
+
+@contextlib.contextmanager
+def answered(code: int = FAILED) -> Iterator[None]:
+    """What a gateway refuses, and what is wrong with a folder, become a command's error; not found has its code."""
+    from gateway.cli.remote import RemoteError
+    from gateway.controlplane.folder import FolderError
 
     try:
-        keys = state_folder.read_keys(state, endpoint, os.environ)
-    except state_folder.StateError as error:
-        raise _of_state(error) from error
-    return {"primaryKey": keys.primary, "secondaryKey": keys.secondary}
-
-
-def issue_token(state: Path, endpoint: str) -> Mapping[str, object]:
-    """A fresh token for an endpoint, as Azure's `token` answers."""
-    from gateway.controlplane import state as state_folder
-
-    try:
-        return state_folder.issue_token(state, endpoint)
-    except state_folder.StateError as error:
-        raise _of_state(error) from error
+        yield
+    except FolderError as error:
+        raise CommandError(*error.problems, code=code) from error
+    except RemoteError as error:
+        is_missing = error.status == HTTPStatus.NOT_FOUND and code == FAILED
+        raise CommandError(*error.lines, code=NOT_FOUND if is_missing else code) from error
 
 
 def ask(state: Path, command: str, timeout_s: float) -> Reply:
@@ -112,14 +130,8 @@ class Doors:
     """Everything that a command touches besides its arguments and the terminal."""
 
     serve: Callable[[Settings], int] = serve
-    read_keys: Callable[[Path, str], Mapping[str, object]] = read_keys
-    issue_token: Callable[[Path, str], Mapping[str, object]] = issue_token
     ask: Callable[[Path, str, float], Reply] = ask
+    connect: Callable[[Where, Mapping[str, str]], Remote] = connect
     check: Callable[[Path, Settings], Checked] = check
     bench: Callable[[str, Mapping[str, object], Mapping[str, str]], int] = bench
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-
-def _of_state(error: Exception) -> CommandError:
-    # A state error that is a LookupError too says that there is no such endpoint.
-    return CommandError(str(error), code=NOT_FOUND if isinstance(error, LookupError) else FAILED)

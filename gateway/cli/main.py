@@ -8,31 +8,22 @@ This module loads neither the engine nor the server; doors.py does when a comman
 from __future__ import annotations
 
 import inspect
-import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.cli import remote_commands
+from gateway.cli.arguments import Config, Seconds, State, print_json, read_settings
 from gateway.cli.doors import FAILED, INTERRUPTED, USAGE, CommandError, Doors
-from gateway.settings import FLAG, About, Settings, SettingsError, load_settings, settings_about, shown
+from gateway.settings import FLAG, About, Settings, settings_about, shown
 
 if TYPE_CHECKING:
     from bench.client.options import Flag
 
 # The base of every mistake in arguments; its own module is not the same in all versions of the library.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-
-_Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings [GATEWAY_CONFIG].")
-]
-_State = Annotated[
-    str | None, typer.Option("--state", metavar="DIR", help="State folder of the gateway [GATEWAY_STATE; .gateway].")
-]
-_Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")]
-_Seconds = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Longest wait for the answer.")]
 
 
 def run(args: Sequence[str], doors: Doors | None = None) -> int:
@@ -68,7 +59,7 @@ def make_app(doors: Doors) -> typer.Typer:
     )
     _add_serving(app, doors)
     _add_control(app, doors)
-    _add_credentials(app, doors)
+    remote_commands.add(app, doors)
     _add_words(app, doors)
     _add_bench(app, doors)
     return app
@@ -80,7 +71,7 @@ def _add_serving(app: typer.Typer, doors: Doors) -> None:
 
         When it is ready to score, one line "ready scoring=URL management=URL telemetry=URL ca=FILE" is on stdout.
         """
-        settings = _settings(values, doors, config)
+        settings = read_settings(values, doors, config)
         code = doors.serve(settings)
         if code:
             raise typer.Exit(code)
@@ -90,7 +81,7 @@ def _add_serving(app: typer.Typer, doors: Doors) -> None:
 
         Takes the flags of serve, so that a command line can be tried.
         """
-        found = _settings(values, doors, config)
+        found = read_settings(values, doors, config)
         rows = [(name, shown(getattr(found, name)), found.sources[name]) for name in settings_about()]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         for name, value, source in rows:
@@ -104,48 +95,30 @@ def _add_serving(app: typer.Typer, doors: Doors) -> None:
 
 def _add_control(app: typer.Typer, doors: Doors) -> None:
     @app.command(epilog="Example: gateway reload --state /var/lib/gateway")
-    def reload(state: _State = None, config: _Config = None, timeout: _Seconds = 600.0) -> None:
+    def reload(state: State = None, config: Config = None, timeout: Seconds = 600.0) -> None:
         """Read the folder of YAML again.
 
         Waits until the gateway that runs on the state folder serves the new, or has refused it.
         """
-        _ask(doors, _settings({"state": state}, doors, config).state, "reload", timeout)
+        _ask(doors, read_settings({"state": state}, doors, config).state, "reload", timeout)
 
     @app.command(epilog="Example: gateway status | jq .")
-    def status(state: _State = None, config: _Config = None, timeout: _Seconds = 30.0) -> None:
+    def status(state: State = None, config: Config = None, timeout: Seconds = 30.0) -> None:
         """Print what is served, as JSON."""
-        _ask(doors, _settings({"state": state}, doors, config).state, "status", timeout)
-
-
-def _add_credentials(app: typer.Typer, doors: Doors) -> None:
-    @app.command(epilog="Example: KEY=$(gateway keys digits | jq -r .primaryKey)")
-    def keys(endpoint: _Endpoint, state: _State = None, config: _Config = None) -> None:
-        """Print an endpoint's keys as JSON.
-
-        The members are primaryKey and secondaryKey; either opens the endpoint.
-        """
-        _print_json(doors.read_keys(_settings({"state": state}, doors, config).state, endpoint))
-
-    @app.command(epilog="Example: TOKEN=$(gateway token digits | jq -r .accessToken)")
-    def token(endpoint: _Endpoint, state: _State = None, config: _Config = None) -> None:
-        """Make a token and print it as JSON.
-
-        For endpoints with auth_mode aml_token; the token is the member accessToken.
-        """
-        _print_json(doors.issue_token(_settings({"state": state}, doors, config).state, endpoint))
+        _ask(doors, read_settings({"state": state}, doors, config).state, "status", timeout)
 
 
 def _add_words(app: typer.Typer, doors: Doors) -> None:
     @app.command(epilog="Example: gateway check examples/digits")
     def check(
         folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of Azure ML YAML.")],
-        config: _Config = None,
+        config: Config = None,
     ) -> None:
         """Check a folder of YAML.
 
         Reads it as serve --apply would, without loading the models.
         """
-        checked = doors.check(folder, _settings({}, doors, config))
+        checked = doors.check(folder, read_settings({}, doors, config))
         for note in checked.notes:
             typer.echo(f"note: {note}", err=True)
         typer.echo(f"{folder}: endpoints {checked.endpoints}, deployments {checked.deployments}, no problems")
@@ -193,13 +166,6 @@ def _bench_flag(flag: Flag) -> Any:
     return Annotated[kind | None, typer.Option(name, metavar=flag.symbol, help=flag.what, show_default=False)]
 
 
-def _settings(values: dict[str, Any], doors: Doors, config: Path | None) -> Settings:
-    try:
-        return load_settings(values, doors.environ, config)
-    except SettingsError as error:
-        raise CommandError(*error.problems, code=USAGE) from error
-
-
 def _ask(doors: Doors, state: Path, command: str, timeout_s: float) -> None:
     reply = doors.ask(state, command, timeout_s)
     if not reply.ok:
@@ -207,16 +173,12 @@ def _ask(doors: Doors, state: Path, command: str, timeout_s: float) -> None:
     if reply.message:
         typer.echo(reply.message, err=True)
     if reply.data is not None:
-        _print_json(reply.data)
-
-
-def _print_json(data: object) -> None:
-    typer.echo(json.dumps(data, indent=2 if sys.stdout.isatty() else None))
+        print_json(reply.data)
 
 
 def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """The command with one flag a setting, and --config."""
-    parameters = [_parameter("config", _Config)]
+    parameters = [_parameter("config", Config)]
     parameters += [_parameter(name, _flag(name, about)) for name, about in settings_about().items()]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters}

@@ -1,7 +1,9 @@
-"""A folder of Azure ML YAML becomes all that shall be served, or all the reasons why not.
+"""A folder of Azure ML YAML becomes documents, and all that shall be served or all the reasons why not.
 
 Which files: *.yml and *.yaml (any case) in the folder and one level down, hidden ones left out, in order of name;
 several documents a file; UTF-8 with or without a byte order mark. Conda files are left out with a note.
+Two steps: `read_documents_of` gives typed documents of every kind, `read_folder` what of them is served, with the
+rules over the whole. A reference to a registered asset cannot be looked up in a folder: it is noted.
 Bounds: 1000 files, 1 MB each; depth and expanded values as yaml_text.py says.
 Errors: FolderError with every problem of the folder at once, one sentence each: file and line, path of keys, what was
 found and what would be accepted. Rules over all documents do not blame the absence of a document that has mistakes.
@@ -13,18 +15,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from gateway.controlplane import kinds, rules
 from gateway.controlplane.decode import decode, found
-from gateway.controlplane.translate import Place, deployment_of, endpoint_of
+from gateway.controlplane.documents import document_type, normal_form
+from gateway.controlplane.store.records import Kind
+from gateway.controlplane.translate import Place, deployment_of, endpoint_of, notes_of
 from gateway.controlplane.yaml_types import OnlineDeploymentYaml, OnlineEndpointYaml
-from gateway.resources import Deployment, Desired, Endpoint, Oidc
+from gateway.resources import AssetModel, Deployment, Desired, Endpoint, Oidc
 from gateway.settings import Settings
 from gateway.yaml_text import TEXT_BYTES_MAX, Entries, Node, Scalar, read_documents
 
 FILES_MAX = 1000
 
-_SERVED = (
-    "an online endpoint (name, auth_mode, traffic, ...) or an online deployment (name, endpoint_name, model, ...)"
+_KEPT = (
+    "an online endpoint (name, auth_mode, traffic, ...), an online deployment (name, endpoint_name, model, ...), "
+    "a batch endpoint or deployment, a model, an environment, code or data"
 )
 
 
@@ -59,12 +66,75 @@ class FolderOptions:
         return cls(limits=limits, oidc=oidc, allow_cpu_fallback=settings.allow_cpu_fallback)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderDocument:
+    """One document of a file. `file` is relative to the folder; `place` knows its lines, mistakes and notes.
+
+    `kind` is None for what is not kept here. `document` lacks what the mistakes are about; it is None where that is a
+    key that it needs.
+    """
+
+    file: str
+    place: Place
+    kind: Kind | None = None
+    document: msgspec.Struct | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        return [f"{self.file}:{mistake}" for mistake in self.place.mistakes]
+
+    def text(self, key: str) -> str:
+        """What the file says at a key, "" where that is no text."""
+        value = self.place.document.entries.get(key)
+        return value.text if isinstance(value, Scalar) else ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Folder:
+    """What was read, in the order of the files: documents, and sentences about what is none of ours.
+
+    `is_complete`: everything could be read so far that one can tell what is missing.
+    """
+
+    found: list[FolderDocument | str] = field(default_factory=list)
+    is_complete: bool = True
+
+    @property
+    def documents(self) -> list[FolderDocument]:
+        return [one for one in self.found if isinstance(one, FolderDocument) and one.kind is not None]
+
+    @property
+    def problems(self) -> list[str]:
+        problems: list[str] = []
+        for one in self.found:
+            problems += [one] if isinstance(one, str) else one.problems
+        return problems
+
+    @property
+    def notes(self) -> list[str]:
+        return [note for one in self.found if isinstance(one, FolderDocument) for note in one.place.notes]
+
+    def fail(self, problem: str) -> None:
+        self.found.append(problem)
+        self.is_complete = False
+
+
 def read_folder(path: Path, options: FolderOptions | None = None) -> Desired:
     """Read, check and join every document below the folder. Errors: FolderError."""
-    reading = _Reading(options=options or FolderOptions())
+    return joined(read_documents_of(path), options or FolderOptions())
+
+
+def joined(folder: Folder, options: FolderOptions) -> Desired:
+    """What of a folder's documents is served, once the rules over all of them are kept. Errors: FolderError."""
+    return _Joining(folder=folder, options=options).desired()
+
+
+def read_documents_of(path: Path) -> Folder:
+    """Every document below the folder, with its mistakes. Errors: FolderError where there is nothing to read."""
+    folder = Folder()
     for file in _files(path):
-        reading.file(file, str(file.relative_to(path)))
-    return reading.desired()
+        _read_file(folder, file, file.relative_to(path).as_posix())
+    return folder
 
 
 def _files(folder: Path) -> list[Path]:
@@ -92,98 +162,108 @@ def _yaml_files(folder: Path, depth: int) -> Iterator[Path]:
             yield from _yaml_files(one, depth - 1)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Reading:
-    """What has been read so far. A document with mistakes leaves its names in `lost`."""
+def _read_file(folder: Folder, file: Path, label: str) -> None:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(TEXT_BYTES_MAX + 1)
+    except OSError as error:
+        folder.fail(f"{label}: cannot be read: {error.strerror}")
+        return
+    documents, mistakes = read_documents(data)
+    folder.found += [f"{label}:{mistake}" for mistake in mistakes]
+    if mistakes and not documents:
+        folder.is_complete = False
+    for number, document in enumerate(documents, 1):
+        name = label if len(documents) == 1 else f"{label} (document {number})"
+        _read_document(folder, document, file, label, name)
 
+
+def _read_document(folder: Folder, document: Node, file: Path, label: str, name: str) -> None:
+    if not isinstance(document, Entries):
+        folder.fail(f"{label}:{document.line}: found {found(document)}; accepted: {_KEPT}")
+        return
+    place = Place(file=file, label=name, document=document)
+    words = kinds.kind_of(document)
+    if words == kinds.CONDA:
+        place.note("channels, dependencies", "this looks like a conda file; it is not read")
+        folder.found.append(FolderDocument(file=label, place=place))
+    elif words in kinds.KEPT:
+        kind = kinds.KEPT[words]
+        decoded, place.mistakes = decode(document, document_type(kind))
+        if decoded is not None:
+            for blame in normal_form(decoded)[1]:
+                place.blame(blame.path, blame.text)
+        folder.found.append(FolderDocument(file=label, place=place, kind=kind, document=decoded))
+    else:
+        article = "an" if words[:1] in tuple("aeiou") else "a"
+        keys = ", ".join(list(document.entries)[:8]) or "none"
+        what = f"this is {article} {words}" if words else f"cannot tell what this is by its keys ({keys})"
+        folder.fail(f"{label}:{document.line}: {what}; accepted: {_KEPT}")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Joining:
+    """What is served of a folder. A document with mistakes leaves its names in `lost_...`."""
+
+    folder: Folder
     options: FolderOptions
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     endpoints: list[Endpoint] = field(default_factory=list)
     deployments: list[Deployment] = field(default_factory=list)
     lost_endpoints: set[str] = field(default_factory=set)
     lost_deployments: set[tuple[str, str]] = field(default_factory=set)
     complete: bool = True
 
-    def file(self, file: Path, label: str) -> None:
-        try:
-            with file.open("rb") as stream:
-                data = stream.read(TEXT_BYTES_MAX + 1)
-        except OSError as error:
-            self._fail(f"{label}: cannot be read: {error.strerror}")
-            return
-        documents, mistakes = read_documents(data)
-        self.problems += [f"{label}:{mistake}" for mistake in mistakes]
-        if mistakes and not documents:
-            self.complete = False
-        for number, document in enumerate(documents, 1):
-            name = label if len(documents) == 1 else f"{label} (document {number})"
-            self._document(document, file, label, name)
-
     def desired(self) -> Desired:
+        self.complete = self.folder.is_complete
+        for one in self.folder.documents:
+            self._document(one)
         known = rules.Known(
             endpoints=frozenset(self.lost_endpoints),
             deployments=frozenset(self.lost_deployments),
             complete=self.complete,
         )
-        self.problems += rules.check(self.endpoints, self.deployments, self.options.limits, known)
-        if self.problems:
-            raise FolderError(tuple(self.problems))
+        problems = self.folder.problems
+        problems += rules.check(self.endpoints, self.deployments, self.options.limits, known)
+        if problems:
+            raise FolderError(tuple(problems))
         return Desired(
             endpoints={one.name.lower(): one for one in self.endpoints},
             deployments={(one.endpoint_name.lower(), one.name.lower()): one for one in self.deployments},
-            notes=tuple(self.notes),
+            notes=tuple(self.folder.notes),
         )
 
-    def _document(self, document: Node, file: Path, label: str, name: str) -> None:
-        if not isinstance(document, Entries):
-            self._fail(f"{label}:{document.line}: found {found(document)}; accepted: {_SERVED}")
-            return
-        kind = kinds.kind_of(document)
-        place = Place(file=file, label=name, document=document)
-        if kind == kinds.ENDPOINT:
-            self._endpoint(document, place)
-        elif kind == kinds.DEPLOYMENT:
-            self._deployment(document, place)
-        elif kind == kinds.CONDA:
-            place.note("channels, dependencies", "this looks like a conda file; it is not read")
-        elif kind:
-            article = "an" if kind[0] in "aeiou" else "a"
-            self._fail(f"{label}:{document.line}: this is {article} {kind}; accepted: {_SERVED}")
-        else:
-            keys = ", ".join(list(document.entries)[:8]) or "none"
-            self._fail(f"{label}:{document.line}: cannot tell what this is by its keys ({keys}); accepted: {_SERVED}")
-        self.problems += [f"{label}:{mistake}" for mistake in place.mistakes]
-        self.notes += place.notes
+    def _document(self, source: FolderDocument) -> None:
+        place = source.place
+        match source.kind:
+            case Kind.ONLINE_ENDPOINT:
+                self._endpoint(source)
+            case Kind.ONLINE_DEPLOYMENT:
+                self._deployment(source)
+            case _ if source.document is not None:
+                place.notes.extend(f"{place.label}: {note}" for note in notes_of(source.document))
 
-    def _endpoint(self, document: Entries, place: Place) -> None:
-        decoded, place.mistakes = decode(document, OnlineEndpointYaml)
+    def _endpoint(self, source: FolderDocument) -> None:
+        decoded, place = source.document, source.place
         is_whole = not place.mistakes
-        endpoint = endpoint_of(decoded, place, self.options.oidc) if decoded is not None else None
-        if endpoint is not None and is_whole:
-            self.endpoints.append(endpoint)
-            return
-        name = _text(document, "name")
+        if isinstance(decoded, OnlineEndpointYaml):
+            endpoint = endpoint_of(decoded, place, self.options.oidc)
+            if is_whole:
+                self.endpoints.append(endpoint)
+                return
+        name = source.text("name")
         self.complete = self.complete and bool(name)
         self.lost_endpoints.add(name.lower())
 
-    def _deployment(self, document: Entries, place: Place) -> None:
-        decoded, place.mistakes = decode(document, OnlineDeploymentYaml)
+    def _deployment(self, source: FolderDocument) -> None:
+        decoded, place = source.document, source.place
         is_whole = not place.mistakes
-        fallback = self.options.allow_cpu_fallback
-        deployment = deployment_of(decoded, place, fallback) if decoded is not None else None
-        if deployment is not None and is_whole:
-            self.deployments.append(deployment)
-            return
-        name, endpoint_name = _text(document, "name"), _text(document, "endpoint_name")
+        if isinstance(decoded, OnlineDeploymentYaml):
+            deployment = deployment_of(decoded, place, self.options.allow_cpu_fallback)
+            if deployment is not None and is_whole:
+                if isinstance(deployment.model, AssetModel):
+                    place.note("model", f"{deployment.model.reference} is looked up when the folder is applied")
+                self.deployments.append(deployment)
+                return
+        name, endpoint_name = source.text("name"), source.text("endpoint_name")
         self.complete = self.complete and bool(name and endpoint_name)
         self.lost_deployments.add((endpoint_name.lower(), name.lower()))
-
-    def _fail(self, problem: str) -> None:
-        self.problems.append(problem)
-        self.complete = False
-
-
-def _text(document: Entries, key: str) -> str:
-    value = document.entries.get(key)
-    return value.text if isinstance(value, Scalar) else ""

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from gateway.__main__ import main
 from gateway.cli import control, doors
 from gateway.cli.control import ControlError, Reply, ask
-from gateway.cli.doors import Checked, CommandError, Doors
+from gateway.cli.doors import Checked, CommandError, Doors, Where
 from gateway.cli.main import make_app, run
-from gateway.controlplane import state as state_folder
+from gateway.cli.remote import Remote, Target
 from gateway.settings import Settings, settings_about
 
 
@@ -33,8 +33,7 @@ class Calls:
         self._reply = reply or Reply(True, "done")
         self.doors = Doors(
             serve=self._serve,
-            read_keys=lambda state, endpoint: {"primaryKey": f"{state}/{endpoint}", "secondaryKey": "s"},
-            issue_token=self._no_token,
+            connect=self._connect,
             ask=self._ask,
             check=lambda folder, settings: Checked(1, 2, ("a.yml: identity: no effect",)),
             environ=environ or {},
@@ -44,8 +43,16 @@ class Calls:
         self.settings.append(settings)
         return self._code
 
-    def _no_token(self, state: Path, endpoint: str) -> Mapping[str, object]:
-        raise CommandError(f"there is no endpoint {endpoint}", code=doors.NOT_FOUND)
+    def _connect(self, where: Where, environ: Mapping[str, str]) -> Remote:
+        """A gateway that has keys for every endpoint, and tokens for none."""
+
+        def handler(request: httpx.Request) -> httpx.Response:
+            endpoint, action = request.url.path.split("/")[-2:]
+            if action == "token":
+                return httpx.Response(404, json={"error": {"message": f"there is no endpoint {endpoint}"}})
+            return httpx.Response(200, json={"primaryKey": f"{where.state}/{endpoint}", "secondaryKey": "s"})
+
+        return Remote(Target(url="https://gateway", token="t"), transport=httpx.MockTransport(handler))
 
     def _ask(self, state: Path, command: str, timeout_s: float) -> Reply:
         self.asked.append((state, command))
@@ -101,8 +108,9 @@ def test_an_unknown_flag_names_its_neighbours(capsys: pytest.CaptureFixture[str]
 def test_help_has_examples_and_is_what_no_argument_gives(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([], Calls().doors) == 0
     assert "Example: gateway serve --apply examples/digits" in capsys.readouterr().out
-    for command in ("serve", "settings", "reload", "status", "keys", "token", "check"):
-        assert run([command, "-h"], Calls().doors) == 0
+    commands = ("serve", "settings", "reload", "status", "keys", "token", "check", "apply", "diff", "export")
+    for command in (*commands, "tokens create", "rollout start", "rollout pause"):
+        assert run([*command.split(), "-h"], Calls().doors) == 0
         assert "Example" in capsys.readouterr().out
 
 
@@ -116,6 +124,11 @@ def test_keys_are_json_on_stdout_and_nothing_else(capsys: pytest.CaptureFixture[
 def test_the_state_folder_may_come_from_the_environment() -> None:
     result = CliRunner().invoke(make_app(Calls(environ={"GATEWAY_STATE": "/e"}).doors), ["keys", "digits"])
     assert json.loads(result.stdout)["primaryKey"] == "/e/digits"
+
+
+def test_where_a_gateway_is_are_no_settings() -> None:
+    environ = {"GATEWAY_URL": "https://far", "GATEWAY_TOKEN": "t", "GATEWAY_CA": "ca.pem"}
+    assert run(["settings"], Calls(environ=environ).doors) == 0
 
 
 def test_what_is_not_found_is_code_3(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +197,7 @@ def test_the_installed_command_runs_argv(monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_help_loads_neither_engine_nor_server_nor_terminal_toolkit() -> None:
     # In a process of its own, for this one has loaded them already.
-    heavy = ("numpy", "onnxruntime", "starlette", "uvicorn", "yaml", "msgspec", "cryptography", "rich")
+    heavy = ("numpy", "onnxruntime", "starlette", "uvicorn", "yaml", "msgspec", "cryptography", "rich", "httpx")
     code = (
         "import sys\nfrom gateway.cli.main import run\n"
         f"assert run(['serve', '--help']) == 0\nprint([name for name in {heavy!r} if name in sys.modules])"
@@ -203,37 +216,6 @@ def test_the_door_of_check_reads_the_folder_as_serve_would(tmp_path: Path) -> No
     with pytest.raises(CommandError) as caught:
         doors.check(tmp_path, Settings())
     assert (len(caught.value.lines), caught.value.code) == (2, 1)
-
-
-def test_the_door_of_keys_answers_as_azure_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    keys = state_folder.Keys(primary="a", secondary="b")
-    monkeypatch.setattr(state_folder, "read_keys", lambda *_: keys)
-    assert doors.read_keys(tmp_path, "digits") == {"primaryKey": "a", "secondaryKey": "b"}
-
-
-def test_the_door_of_token_passes_the_answer_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(state_folder, "issue_token", lambda *_: {"accessToken": "t"})
-    assert doors.issue_token(tmp_path, "digits") == {"accessToken": "t"}
-
-
-def test_what_the_state_folder_refuses_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class UnknownError(state_folder.StateError, LookupError):
-        pass
-
-    def refuse(error: Exception) -> Any:
-        def refused(*_: object) -> None:
-            raise error
-
-        return refused
-
-    monkeypatch.setattr(state_folder, "read_keys", refuse(state_folder.StateError("damaged")))
-    monkeypatch.setattr(state_folder, "issue_token", refuse(UnknownError("no such endpoint")))
-    with pytest.raises(CommandError, match="damaged") as caught:
-        doors.read_keys(tmp_path, "digits")
-    assert caught.value.code == 1
-    with pytest.raises(CommandError, match="no such endpoint") as caught:
-        doors.issue_token(tmp_path, "digits")
-    assert caught.value.code == 3
 
 
 def test_the_door_of_ask_says_that_nobody_is_there(tmp_path: Path) -> None:

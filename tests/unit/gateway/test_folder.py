@@ -9,9 +9,11 @@ import pytest
 
 from gateway.controlplane import folder as folder_module
 from gateway.controlplane import rules
-from gateway.controlplane.folder import FolderError, FolderOptions, read_folder
+from gateway.controlplane.folder import FolderError, FolderOptions, read_documents_of, read_folder
+from gateway.controlplane.store.records import Kind
 from gateway.controlplane.translate import provider_of
-from gateway.resources import AuthMode, Deployment, Desired, Endpoint, Oidc, SecretSource
+from gateway.controlplane.yaml_types import EnvironmentYaml
+from gateway.resources import AssetModel, AuthMode, Deployment, Desired, Endpoint, LocalModel, Oidc, SecretSource
 from gateway.settings import load_settings
 
 ENDPOINT = "name: digits\n"
@@ -57,7 +59,11 @@ def test_the_smallest_files_get_defaults_that_need_no_thought(write: Write) -> N
     desired = read_folder(folder)
     assert endpoint(desired) == Endpoint(name="digits", source="a.yml")
     assert deployment(desired) == Deployment(
-        name="blue", endpoint_name="digits", model_path=folder / "m.onnx", instance_type="cpu", source="b.yml"
+        name="blue",
+        endpoint_name="digits",
+        model=LocalModel(path=folder / "m.onnx"),
+        instance_type="cpu",
+        source="b.yml",
     )
     assert desired.notes == ()
 
@@ -143,7 +149,7 @@ def test_windows_files_several_documents_and_folders_one_level_down_are_read(tmp
     (tmp_path / "models" / "ALL.YAML").write_bytes(both.encode())
     desired = read_folder(tmp_path)
     assert endpoint(desired).source == "models/ALL.YAML (document 1)"
-    assert deployment(desired).model_path == tmp_path / "models" / "m.onnx"
+    assert deployment(desired).model == LocalModel(path=tmp_path / "models" / "m.onnx")
 
 
 def test_hidden_files_deeper_folders_and_conda_files_are_left_out(write: Write) -> None:
@@ -229,7 +235,9 @@ def test_a_model_is_a_file_or_a_folder_with_exactly_one(write: Write) -> None:
     (folder / "one" / "labels.txt").touch()
     for text in ("one", "{path: ./one, name: net, version: 1, type: customModel}", f"'{folder}/one/net.ONNX'"):
         write(b=DEPLOYMENT.replace("m.onnx", text))
-        assert deployment(read_folder(folder)).model_path.name == "net.ONNX"
+        model = deployment(read_folder(folder)).model
+        assert isinstance(model, LocalModel)
+        assert model.path.name == "net.ONNX"
 
 
 @pytest.mark.parametrize(
@@ -237,13 +245,13 @@ def test_a_model_is_a_file_or_a_folder_with_exactly_one(write: Write) -> None:
     [
         ("nowhere.onnx", "model", "there is no file "),
         ("{path: nowhere}", "model.path", "there is no file "),
-        ("many", "model", "many holds 2 .onnx files (a.onnx, b.onnx); accepted: a .onnx file, or a folder"),
+        ("many", "model", "many holds 2 .onnx files (a.onnx, b.onnx); accepted: a .onnx file or a folder"),
         ("none", "model", "none holds no .onnx file; accepted"),
         ("b.yml", "model", "b.yml is no .onnx file; accepted"),
-        ("azureml:digits:1", "model", "found the reference 'azureml:digits:1', and this version keeps no registered"),
-        ("azureml://registries/r/models/m/versions/1", "model", "keeps no registered models; give a local path"),
+        ("azureml:digits", "model", "found 'azureml:digits'; accepted: azureml:NAME:VERSION, azureml:NAME@latest"),
+        ("azureml://registries/r/models/m/versions/1", "model", "registries are not served here"),
         ("https://x.example/m.onnx", "model", "and models are not fetched; give a local path"),
-        ("digits:1", "model", "it is no reference to a registered model either; give a local path"),
+        ("digits:1", "model", "there is no file 'digits:1'; a registered model is azureml:digits:1"),
         (
             "{path: m.onnx, type: MLFlowModel}",
             "model.type",
@@ -394,19 +402,8 @@ def test_mistakes_of_an_endpoint(write: Write, more: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("$schema: https://x/batchEndpoint.schema.json\nname: b", "this is a batch endpoint; accepted: an online"),
-        ("$schema: https://x/modelBatchDeployment.schema.json\nname: b", "this is a batch deployment"),
-        ("$schema: https://x/pipelineComponentBatchDeployment.schema.json", "this is a batch deployment"),
-        ("$schema: https://x/commandComponent.schema.json", "this is a component"),
+        ("$schema: https://x/commandComponent.schema.json", "this is a component; accepted: an online endpoint"),
         ("$schema: https://x/commandJob.schema.json", "this is a job"),
-        ("$schema: https://x/environment.schema.json", "this is an environment"),
-        ("$schema: https://x/model.schema.json", "this is a model"),
-        ("name: b\nendpoint_name: e\ncompute: azureml:c\nmodel: m", "this is a batch deployment"),
-        ("name: b\nendpoint_name: e\ntype: model", "this is a batch deployment"),
-        ("name: b\nendpoint_name: e\nmini_batch_size: 3", "this is a batch deployment"),
-        ("name: b\ndefaults: {deployment_name: x}", "this is a batch endpoint"),
-        ("name: e\nimage: x", "this is an environment"),
-        ("name: m\npath: x", "this is a model"),
         ("command: python x.py", "this is a job"),
         ("services: {web: {}}\nvolumes: {}", "cannot tell what this is by its keys (services, volumes); accepted"),
         ("{}", "cannot tell what this is by its keys (none)"),
@@ -417,6 +414,40 @@ def test_other_documents_are_named(write: Write, text: str, said: str) -> None:
     (problem,) = problems(write(a=ENDPOINT, b=DEPLOYMENT, c=text))
     assert problem.startswith("c.yml:1: ")
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("$schema: https://x/batchEndpoint.schema.json\nname: batch", Kind.BATCH_ENDPOINT),
+        ("name: batch\ndefaults: {deployment_name: x}", Kind.BATCH_ENDPOINT),
+        ("name: main\nendpoint_name: batch\ncompute: azureml:c\nmodel: m", Kind.BATCH_DEPLOYMENT),
+        ("name: main\nendpoint_name: batch\nmini_batch_size: 3", Kind.BATCH_DEPLOYMENT),
+        ("name: digits\nversion: 1.10\npath: m.onnx", Kind.MODEL),
+        ("name: sklearn\nimage: x\nconda_file: {channels: [a], dependencies: [{pip: [b, null]}]}", Kind.ENVIRONMENT),
+        ("$schema: https://x/codeAsset.schema.json\nname: src\npath: src", Kind.CODE),
+        ("name: images\npath: x\ntype: uri_folder", Kind.DATA),
+    ],
+)
+def test_documents_of_every_kind_are_read(write: Write, text: str, kind: Kind) -> None:
+    folder = write(a=ENDPOINT, b=DEPLOYMENT, c=text)
+    read = read_documents_of(folder)
+    assert (read.problems, read.notes) == ([], [])
+    assert [one.kind for one in read.documents] == [Kind.ONLINE_ENDPOINT, Kind.ONLINE_DEPLOYMENT, kind]
+    assert len(read_folder(folder).deployments) == 1
+
+
+def test_packages_that_stand_in_an_environment_are_kept_as_they_are(write: Write) -> None:
+    text = "name: sklearn\nimage: x\nconda_file: {channels: [a], dependencies: [{pip: [b, null]}]}"
+    (one,) = read_documents_of(write(c=text)).documents
+    assert isinstance(one.document, EnvironmentYaml)
+    assert one.document.conda_file == {"channels": ["a"], "dependencies": [{"pip": ["b", None]}]}
+
+
+def test_a_registered_model_is_noted_because_a_folder_cannot_look_it_up(write: Write) -> None:
+    desired = read_folder(write(a=ENDPOINT, b=DEPLOYMENT.replace("m.onnx", "azureml:digits:3")))
+    assert deployment(desired).model == AssetModel(reference="azureml:digits:3")
+    assert desired.notes == ("b.yml: model: azureml:digits:3 is looked up when the folder is applied",)
 
 
 def test_a_document_with_mistakes_is_not_called_missing_by_others(write: Write) -> None:
@@ -496,7 +527,6 @@ def test_keys_without_effect_are_noted_when_they_ask_for_something(write: Write)
         "b.yml: environment",
         "b.yml: environment_variables",
         "b.yml: app_insights_enabled",
-        "b.yml: scale_settings",
         "b.yml: liveness_probe",
         "b.yml: egress_public_network_access",
         "b.yml: data_collector",
