@@ -1,6 +1,6 @@
 """The nouns as a person wrote them: what shall be served, frozen and checked.
 
-These come from a folder of YAML (controlplane/folder.py) and are turned into a SnapshotSpec by controlplane/plan.py.
+They are made of documents (controlplane/translate.py) and turned into a SnapshotSpec by controlplane/plan.py.
 Units go last in a name: *_ms milliseconds, *_s seconds, *_bytes bytes. Paths are absolute.
 """
 
@@ -77,12 +77,44 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalModel:
+    """An ONNX file where a folder of YAML says it is; serving it registers its content."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetModel:
+    """A registered model: `files` are (path inside the asset, SHA-256, bytes), and `entry` is the ONNX file of them.
+
+    `origin` is the path of a local file that the content came from, "" for one that was uploaded. Without files it is
+    a reference that nobody has looked up.
+    """
+
+    reference: str
+    files: tuple[tuple[str, str, int], ...] = ()
+    entry: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """What a deployment asks of autoscale: `min_instances` and `max_instances` are kept whatever is seen."""
+
+    min_instances: int = 1
+    max_instances: int = 1
+    target_percent: int = 70
+    polling_interval_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One way of serving one model. `max_pending` None: bounded by the queue limit and deadlines alone."""
+    """One way of serving one model. `max_pending` None: bounded by the queue limit and deadlines alone. `scale` None:
+    exactly `instance_count` instances."""
 
     name: str
     endpoint_name: str
-    model_path: Path
+    model: LocalModel | AssetModel
     description: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
@@ -99,6 +131,7 @@ class Deployment:
     instances: int = 0
     dispatch: Literal["auto", "inline", "thread"] = "auto"
     batching: BatchingSpec = field(default_factory=BatchingSpec)
+    scale: Scale | None = None
     max_body_bytes: int | None = None
     kind: Kind = "managed"
     source: str = ""

@@ -22,8 +22,11 @@ from gateway.suggest import did_you_mean, nearest
 
 PREFIX = "GATEWAY_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
-# The last is for `gateway bench`: the key of whatever it measures.
-_NOT_SETTINGS = (CONFIG_VARIABLE, f"{PREFIX}KEY")
+# A key for `gateway bench`, what seals the secrets of the store, and where commands find a gateway.
+_NOT_SETTINGS = (
+    CONFIG_VARIABLE,
+    *(PREFIX + name for name in ("KEY", "MASTER_KEY", "MASTER_KEY_OLD", "URL", "TOKEN", "CA")),
+)
 
 _MIB = 1024 * 1024
 # Kubernetes sets these in every pod beside a Service called "gateway" or "gateway-x"; they are no settings.
@@ -55,6 +58,19 @@ class Listen:
 
     def __str__(self) -> str:
         return self.url
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """Where the store is. As text it shows no password."""
+
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", self.url)
+
+    def __bool__(self) -> bool:
+        return bool(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +157,23 @@ def _status(text: str) -> int:
     return {"408": 408, "504": 504}[text]
 
 
+def _web_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError
+    return text.rstrip("/")
+
+
+def _database(text: str) -> DatabaseUrl:
+    if text and urlsplit(text).scheme.split("+")[0] not in ("postgresql", "sqlite"):
+        raise ValueError
+    return DatabaseUrl(text)
+
+
+def _folders(text: str) -> tuple[str, ...]:
+    return tuple(str(_path(name.strip()).absolute()) for name in text.split(",") if name.strip())
+
+
 _URL = Parser(
     "URL", "a URL such as https://127.0.0.1:8443 or http://[::1]:0 (scheme http or https, host, port)", _listen
 )
@@ -150,6 +183,9 @@ _FOLDER = Parser("DIR", "a folder", _path)
 _TEXT = Parser("TEXT", "text", str)
 _NAMES = Parser("NAMES", "host names and IP addresses, with commas between", _names)
 _DOMAIN = Parser("DOMAIN", "a domain name such as models.example.org", _host_suffix)
+_WEB_URL = Parser("URL", "a URL such as https://models.example.org", _web_url)
+_DATABASE = Parser("URL", "postgresql://user:password@host/name or sqlite:///path", _database)
+_FOLDERS = Parser("DIRS", "folders, with commas between", _folders)
 _PATHS = (_FILE, _FOLDER)
 
 
@@ -201,6 +237,35 @@ class Settings:
         _choice("intermediate", "modern"),
         "Mozilla's TLS profile: intermediate is TLS 1.2 and 1.3, modern is 1.3 only.",
     )
+    database: DatabaseUrl = _setting(
+        DatabaseUrl(""),
+        _DATABASE,
+        "Where the store is: postgresql://user:password@host/name, or empty for SQLite in the state folder.",
+    )
+    management_url: str = _setting(
+        "", _WEB_URL, "How clients reach the management listener, where that is not as they addressed it."
+    )
+    scoring_url: str = _setting(
+        "", _WEB_URL, "How clients reach the scoring listener: what scoring URIs begin with; empty: as it listens."
+    )
+    assets_max_bytes: int = _setting(
+        100 * 1024 * _MIB, _integer(_MIB, 1 << 50), "Most bytes of uploaded and registered content, together."
+    )
+    upload_max_bytes: int = _setting(
+        10 * 1024 * _MIB, _integer(1, 1 << 50), "Largest file that may be uploaded, in bytes."
+    )
+    upload_link_lifetime_s: float = _setting(
+        3600.0, _seconds(60, 86_400), "How long a link for uploads stays good, in seconds."
+    )
+    model_folders: tuple[str, ...] = _setting(
+        (),
+        _FOLDERS,
+        "Folders of this machine from which models may be registered over the network as file:///path.",
+    )
+    people_issuer: str = _setting("", _TEXT, "Issuer of tokens for people who manage the gateway (OpenID Connect).")
+    people_audience: str = _setting("", _TEXT, "Audience of these tokens; with people_issuer.")
+    people_jwks_uri: str = _setting("", _TEXT, "Where these tokens' keys are; empty: the issuer's discovery says.")
+    people_claim: str = _setting("roles", _TEXT, "The claim of these tokens that holds reader, operator or admin.")
     scorers: int = _setting(0, _integer(0, 1024), "Scoring processes; 0 takes one for each core there is to use.")
     domain: str = _setting(
         "", _DOMAIN, "Suffix for routing by host name: {endpoint}.<domain>/score; empty: by path only."
@@ -353,7 +418,8 @@ class _Gathering:
             self.take(name, ",".join(texts), f"{source}: {name}", base)
 
     def settings(self) -> Settings:
-        for first, second in (("tls_cert", "tls_key"), ("oidc_issuer", "oidc_audience")):
+        pairs = (("tls_cert", "tls_key"), ("oidc_issuer", "oidc_audience"), ("people_issuer", "people_audience"))
+        for first, second in pairs:
             if bool(self._values.get(first)) != bool(self._values.get(second)):
                 given, other = (first, second) if self._values.get(first) else (second, first)
                 self._problems.append(f"{self._sources[given]}: {given} needs {other}; give both or neither")

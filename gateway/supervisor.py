@@ -1,7 +1,7 @@
-"""The supervisor: reads what shall be served, starts the scorers that serve it, and answers the operator.
+"""The supervisor: starts the control plane and the scorers that serve what it holds, and ends them.
 
-Wiring of the control side only: controlplane/folder reads the folder, controlplane/plan turns it into a snapshot,
-controlplane/reconcile carries that out on the scorers of `fleet`. Nothing here can stall a score.
+Wiring of the control side only: controlplane/assembly.py makes the control plane, whose publisher serves on the
+scorers of `fleet`. Nothing here can stall a score.
 Promise: stdout gets exactly one line, when scoring works; everything else goes to stderr. A change that cannot be
 carried out leaves the old serving and says why. Exit status 0 after a drain, 1 when the gateway could not start.
 Units: *_s seconds.
@@ -10,42 +10,40 @@ Units: *_s seconds.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.metadata
-import itertools
+import json
 import logging
 import os
 import platform
 import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from gateway.channel import RemoteFailed, ScorerSettings
+from gateway.channel import RemoteFailed, ScorerDied, ScorerSettings
+from gateway.controlplane.assembly import ControlPlane
 from gateway.controlplane.certificates import CertificateError, CertPaths, ensure_certificates
-from gateway.controlplane.folder import FolderError, FolderOptions, read_folder
-from gateway.controlplane.management import Answer, management_app, serve_control
-from gateway.controlplane.model_store import ModelChanged, ModelStore
-from gateway.controlplane.plan import Defaults, Secrets, bounded, plan
-from gateway.controlplane.reconcile import Applied, ChangeRefused, change
-from gateway.controlplane.state import State, StateError, open_state
-from gateway.credentials import digest
-from gateway.fleet import Fleet, ScorerDied
+from gateway.controlplane.folder import FolderError
+from gateway.controlplane.management import Answer, serve_control
+from gateway.controlplane.model_store import ModelChanged
+from gateway.controlplane.reconcile import ChangeRefused
+from gateway.controlplane.rest.urls import Urls
+from gateway.controlplane.state import State, StateError, open_state, write_private
+from gateway.controlplane.store.database import StoreBusy, StoreError
+from gateway.errors import Problem
+from gateway.fleet import Fleet
 from gateway.listener import HttpLimits, HttpServer, PortInUse, bind
-from gateway.resources import AuthMode, Desired, Endpoint
-from gateway.seats import ROWS_MAX, SeatTable
+from gateway.resources import AssetModel, Desired, LocalModel
+from gateway.seats import SeatTable
 from gateway.settings import Listen, Settings
-from gateway.snapshot import SnapshotSpec
 from gateway.telemetry.app import telemetry_app
 from gateway.telemetry.gpu import GpuFacts, GpuWatch
 from gateway.telemetry.logs import configure
 from gateway.telemetry.metrics import DeploymentFacts, SupervisorFacts, page
-from gateway.telemetry.record import slo_edge_us
 from gateway.tls import Pair, ServerContext, TlsError, make_context, read_pair, reload
-from runtimes import RuntimeSpec, available_cores, available_memory
+from runtimes import available_cores, available_memory
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +52,9 @@ SCORER_BYTES = 100 * 1024 * 1024
 RENEW_EVERY_S = 24 * 3600.0
 CERTIFICATES_EVERY_MS = 2000
 
-EMPTY = Desired(endpoints={}, deployments={})
-NOTHING_APPLIED = Applied(learned={}, loaded={}, failures={})
-
 CANNOT_START = (
-    *(StateError, FolderError, CertificateError, TlsError, PortInUse),
+    *(StateError, StoreError, StoreBusy, FolderError, Problem),
+    *(CertificateError, TlsError, PortInUse),
     *(ModelChanged, ChangeRefused, ScorerDied, RemoteFailed, TimeoutError, OSError),
 )
 
@@ -72,7 +68,7 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     try:
-        supervisor = Supervisor(settings)
+        supervisor = await Supervisor.open(settings)
     except CANNOT_START as error:
         return _cannot_start(error)
     try:
@@ -94,16 +90,12 @@ def _cannot_start(error: Exception) -> int:
 class Supervisor:
     """One gateway. Made, started, waited for and closed once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, state: State, plane: ControlPlane) -> None:
         self._settings = settings
-        self._state: State = open_state(settings.state)
-        self._models = ModelStore(self._state.path / "models" if settings.copy_models else None)
+        self._state = state
+        self._plane = plane
+        self._publisher = plane.publisher
         self._certificates = self._own_certificates()
-        self._desired = EMPTY
-        self._applied = NOTHING_APPLIED
-        self._revision = 0
-        self._revisions = itertools.count(1)
-        self._seat_rows: dict[str, int] = {}
         self._started_unix_s = time.time()
         self._is_ready = False
         self._is_draining = False
@@ -121,10 +113,24 @@ class Supervisor:
         self._tls: Pair | None = None
         self._gpus = GpuWatch()
         self._fleet: Fleet | None = None
-        self._starting: asyncio.Task[None] | None = None
         self._control: asyncio.Server | None = None
 
     # Start.
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Supervisor:
+        """Take the state folder, and open what is in it. Errors: some of CANNOT_START."""
+        state = open_state(settings.state)
+        try:
+            plane = await ControlPlane.open(settings, state, os.environ)
+            try:
+                return cls(settings, state, plane)
+            except BaseException:
+                await plane.close()
+                raise
+        except BaseException:
+            state.close()
+            raise
 
     async def start_unless_stopped(self) -> bool:
         """Start; a signal that comes before all is loaded ends it at once. Whether it started."""
@@ -143,9 +149,9 @@ class Supervisor:
     async def start(self) -> None:
         """Everything up to the ready line. Errors: any of CANNOT_START."""
         self._listen_to_signals()
-        desired = self._read()
         settings = self._settings
-        scorers = settings.scorers or _default_scorers(desired)
+        planned = await self._plane.plan_start()
+        scorers = settings.scorers or _default_scorers(planned.desired)
         # Before the files are read: a change from here on is a change.
         if self._speaks_tls():
             self._seen_pair = _versions(self._pair())
@@ -156,14 +162,21 @@ class Supervisor:
         seats_fd = SeatTable.create(scorers)
         self._seats = SeatTable(seats_fd, scorers)
         self._fleet = Fleet(scorer_settings, sockets, self._seats, seats_fd, self._count_restart)
+        self._publisher.attach(self._fleet, self._seats)
+        # The scorers start while the models are linked and hashed; the change waits for them.
+        self._fleet.start_soon()
         telemetry = await self._listen(settings.telemetry, telemetry_app(self))
-        token = self._state.management_token()
-        # Made now, so that `gateway token` finds it whichever endpoint comes later.
-        self._state.token_secret()
-        management = await self._listen(settings.management, management_app(self, token))
-        # The scorers start while the models are copied and hashed; the change waits for them.
-        self._starting = asyncio.create_task(self._fleet.start())
-        await self._apply(desired, tolerated=None)
+        urls = Urls(
+            scheme=settings.management.scheme,
+            management_url=settings.management_url,
+            scoring_url=settings.scoring_url,
+            scoring_scheme=scoring.scheme,
+            scoring_port=scoring.port,
+        )
+        await self._plane.start(planned, self._fleet.collect)
+        app = self._plane.app(self, urls, _version("inference-gateway"))
+        management = await self._listen(settings.management, app)
+        self._write_address(management)
         self._control = await serve_control(self, self._state.path / "control.sock")
         self._watch_certificates()
         self._is_ready = True
@@ -195,13 +208,11 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
-        if self._fleet is not None:
-            await self._fleet.stop()
         for server in self._servers:
             await server.close()
+        await self._plane.close()
+        if self._fleet is not None:
+            await self._fleet.stop()
         if self._control is not None:
             self._control.close()
             (self._state.path / "control.sock").unlink(missing_ok=True)
@@ -213,34 +224,27 @@ class Supervisor:
         """Read the folder again and serve what it says now; on any mistake nothing changes."""
         try:
             async with self._reloading:
-                applied = await self._apply(self._read(), tolerated=self._applied.failures)
-        except (FolderError, StateError, ModelChanged, ChangeRefused, ScorerDied, RemoteFailed) as error:
+                await self._plane.apply_folder()
+        except (FolderError, Problem) as error:
             self._reloads["refused"] += 1
             self._is_last_reload_applied = False
             log.error("the change is refused, what was served is served on: %s", error)
-            # The records of how endpoints are opened say what is served, not what was refused.
-            for endpoint in self._desired.endpoints.values():
-                # A given key may be gone, which may be the very reason; the key that is served stays.
-                with contextlib.suppress(StateError):
-                    self._secrets(endpoint)
             return Answer(False, f"the change is refused, what was served is served on: {error}")
         self._reloads["applied"] += 1
         self._is_last_reload_applied = True
-        message = f"revision {self._revision} is served: {len(applied.loaded)} deployments"
+        publisher = self._publisher
+        message = f"revision {publisher.revision} is served: {len(publisher.applied.loaded)} deployments"
         log.info(message)
         return Answer(True, message, self.status())
 
     def status(self) -> dict[str, Any]:
         assert self._fleet is not None
         return {
-            "revision": self._revision,
+            "revision": self._publisher.revision,
             "ready": self.is_ready()[0],
             "scorers": {"wanted": len(self._fleet.scorers), "serving": self._fleet.serving},
             "pids": {"supervisor": os.getpid(), "scorers": [scorer.pid for scorer in self._fleet.scorers]},
-            "endpoints": {
-                endpoint.name: self._endpoint_status(name, endpoint)
-                for name, endpoint in self._desired.endpoints.items()
-            },
+            "endpoints": self._plane.status(self._fleet.ledger.total()),
         }
 
     # What the telemetry listener asks (telemetry/app.py).
@@ -263,80 +267,15 @@ class Supervisor:
             return False, "starting"
         if self._fleet is None or not self._fleet.serving:
             return False, "no scorer is serving"
-        if self._desired.deployments and not self._applied.loaded:
+        if self._publisher.desired.deployments and not self._publisher.applied.loaded:
             return False, "no deployment is loaded"
         return True, "ready"
 
-    # Change.
-
-    def _read(self) -> Desired:
-        """The folder as it is now, with every endpoint's keys resolved. Errors: FolderError, StateError."""
-        if self._settings.apply is None:
-            return EMPTY
-        return read_folder(self._settings.apply, FolderOptions.of(self._settings))
-
-    async def _apply(self, desired: Desired, tolerated: Mapping[str, str] | None) -> Applied:
-        assert self._fleet is not None
-        try:
-            return await self._change(desired, tolerated)
-        finally:
-            if self._fleet.current is not None:
-                served = self._fleet.current[0].runtimes()
-                await asyncio.to_thread(self._models.keep_only, [Path(runtime.path) for runtime in served])
-
-    async def _change(self, desired: Desired, tolerated: Mapping[str, str] | None) -> Applied:
-        assert self._fleet is not None
-        for note in desired.notes:
-            log.warning("%s", note)
-        seats = _seats(self._seat_rows, list(bounded(desired)), self._seats)
-        spec = await self._plan(desired, seats)
-        if self._starting is not None:
-            await self._starting
-        async with self._fleet.changing:
-            before = self._fleet.current[0] if self._fleet.current is not None else SnapshotSpec(revision=0)
-            known = {name: learned for name, learned in self._applied.learned.items() if _is_same(before, spec, name)}
-            if tolerated is not None:
-                # Of what failed before, only that which nobody touched may fail again.
-                tolerated = {name: why for name, why in tolerated.items() if _is_same(before, spec, name)}
-            applied = await change(self._fleet.scorers, spec, known, tolerated)
-            self._fleet.current = (spec, applied.learned)
-            self._fleet.degraded = {}
-            self._fleet.ledger.keep(
-                {name: endpoint.deployments for name, endpoint in spec.endpoints.items()},
-                {name: slo_edge_us(endpoint.slo_ns) for name, endpoint in spec.endpoints.items()},
-            )
-        self._desired, self._applied, self._revision, self._seat_rows = desired, applied, spec.revision, seats
-        for name, reason in applied.failures.items():
-            log.error("deployment %s failed to load and is not served: %s", name, reason)
-        return applied
-
-    async def _plan(self, desired: Desired, seats: Mapping[str, int]) -> SnapshotSpec:
-        secrets = {name: self._secrets(endpoint) for name, endpoint in desired.endpoints.items()}
-        paths = {deployment.model_path for deployment in desired.deployments.values()}
-        models = await asyncio.to_thread(lambda: {path: self._models.take(path) for path in paths})
-        return plan(
-            desired,
-            # Every attempt has a number of its own, so that no scorer can take one for another.
-            revision=next(self._revisions),
-            secrets=secrets,
-            models=models,
-            seats=seats,
-            defaults=Defaults(
-                body_bytes_max=self._settings.max_body_bytes,
-                cache_dir=str(self._state.path / "cache"),
-            ),
-        )
-
-    def _secrets(self, endpoint: Endpoint) -> Secrets:
-        self._state.record_endpoint(endpoint.name, endpoint.auth_mode, endpoint.token_lifetime_s)
-        match endpoint.auth_mode:
-            case AuthMode.KEY:
-                keys = self._state.keys_for(endpoint.name, endpoint.keys, os.environ)
-                return Secrets(key_digests=(digest(keys.primary), digest(keys.secondary)))
-            case AuthMode.AML_TOKEN:
-                return Secrets(token_secret=self._state.token_secret())
-            case AuthMode.AAD_TOKEN:
-                return Secrets()
+    def _write_address(self, management: Listen) -> None:
+        """Where the commands find the management listener."""
+        ca = self._certificates.ca if self._certificates is not None else self._settings.tls_cert
+        address = {"url": management.url, "ca": str(ca.absolute()) if ca is not None else ""}
+        write_private(self._state.path / "management.json", json.dumps(address).encode())
 
     # Listeners, certificates, signals.
 
@@ -501,7 +440,7 @@ class Supervisor:
             deployments=tuple(self._deployment_facts()),
             slos_s={
                 name: round(endpoint.slo_ms * 1e3) / 1e6
-                for name, endpoint in self._desired.endpoints.items()
+                for name, endpoint in self._publisher.desired.endpoints.items()
                 if endpoint.slo_ms is not None
             },
             gpus=gpus,
@@ -509,11 +448,13 @@ class Supervisor:
 
     def _deployment_facts(self) -> list[DeploymentFacts]:
         facts = []
-        for (endpoint, key), deployment in self._desired.deployments.items():
-            loaded = self._applied.loaded.get(f"{endpoint}/{key}")
+        for (endpoint, key), deployment in self._publisher.desired.deployments.items():
+            loaded = self._publisher.applied.loaded.get(f"{endpoint}/{key}")
             if loaded is None:
                 continue
-            traffic = {name.lower(): weight for name, weight in self._desired.endpoints[endpoint].traffic.items()}
+            traffic = {
+                name.lower(): weight for name, weight in self._publisher.desired.endpoints[endpoint].traffic.items()
+            }
             facts.append(
                 DeploymentFacts(
                     endpoint=endpoint,
@@ -523,46 +464,10 @@ class Supervisor:
                     load_s=loaded.load_s,
                     traffic=traffic.get(key, 0),
                     concurrency_limit=deployment.max_pending or 0,
-                    min_rtt_s=self._applied.learned[f"{endpoint}/{key}"].run_ns / 1e9,
+                    min_rtt_s=self._publisher.applied.learned[f"{endpoint}/{key}"].run_ns / 1e9,
                 )
             )
         return facts
-
-    def _endpoint_status(self, name: str, endpoint: Endpoint) -> dict[str, Any]:
-        return {
-            "auth_mode": endpoint.auth_mode.value,
-            "traffic": endpoint.traffic,
-            "mirror_traffic": endpoint.mirror_traffic,
-            "deployments": {
-                deployment.name: self._deployment_status(f"{name}/{key}")
-                for (owner, key), deployment in self._desired.deployments.items()
-                if owner == name
-            },
-        }
-
-    def _deployment_status(self, name: str) -> dict[str, Any]:
-        failure = self._applied.failures.get(name)
-        if failure is not None:
-            return {"state": "Failed", "reason": failure}
-        learned, loaded = self._applied.learned[name], self._applied.loaded[name]
-        degraded = self._fleet.degraded.get(name) if self._fleet is not None else None
-        return {
-            "state": "Succeeded",
-            **({"degraded": f"a scorer that was replaced could not load it again: {degraded}"} if degraded else {}),
-            "sha256": loaded.sha256,
-            "provider": loaded.provider,
-            "load_s": round(loaded.load_s, 3),
-            "batched": learned.batched,
-            "batching": learned.reason,
-            **({"padding": learned.padding_reason} if learned.padding_reason else {}),
-            "dispatch": learned.dispatch,
-            "rows_max": learned.rows_max,
-            "threads": learned.threads,
-            "instances": learned.instances,
-            "reasons": learned.reasons,
-            "run_us": round(learned.run_ns / 1000, 1),
-            "run_us_by_rows": {str(rows): round(ns / 1000, 1) for rows, ns in learned.run_times.items()},
-        }
 
 
 def _default_scorers(desired: Desired) -> int:
@@ -570,40 +475,17 @@ def _default_scorers(desired: Desired) -> int:
     deployments = desired.deployments.values()
     if any(deployment.provider != "cpu" for deployment in deployments):
         return 1
-    # A copy of a model takes its file's size for the weights, and about as much again to run.
-    copy_bytes = SCORER_BYTES + sum(2 * _size(deployment.model_path) for deployment in deployments)
+    # A copy of a model takes its files' size for the weights, and about as much again to run.
+    copy_bytes = SCORER_BYTES + sum(2 * _size(deployment.model) for deployment in deployments)
     return max(1, min(available_cores(), available_memory() // copy_bytes))
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+def _size(model: AssetModel | LocalModel) -> int:
+    return sum(size for _, _, size in model.files) if isinstance(model, AssetModel) else 0
 
 
 def _at(listen: Listen, port: int) -> Listen:
     return Listen(listen.scheme, listen.host, port)
-
-
-def _seats(rows: Mapping[str, int], names: list[str], table: SeatTable) -> dict[str, int]:
-    """A row for each name: those that had one keep it, a new one gets one that nobody had or holds a seat in."""
-    kept = {name: rows[name] for name in names if name in rows}
-    had = set(rows.values())
-    free = (row for row in range(ROWS_MAX) if row not in had and table.taken(row) == 0)
-    return kept | {name: next(free) for name in names if name not in kept}
-
-
-def _is_same(before: SnapshotSpec, after: SnapshotSpec, name: str) -> bool:
-    """Whether "endpoint/deployment" has the same runtime in both: what was learned of one holds for the other."""
-    endpoint, key = name.split("/")
-
-    def runtime(snapshot: SnapshotSpec) -> RuntimeSpec | None:
-        found = snapshot.endpoints.get(endpoint)
-        deployment = found.deployments.get(key) if found is not None else None
-        return deployment.runtime if deployment is not None else None
-
-    return runtime(before) == runtime(after)
 
 
 def _versions(paths: tuple[Path, ...]) -> list[tuple[int, ...]]:

@@ -1,32 +1,20 @@
-"""What an operator asks of a running gateway: status and reload, over the control socket and over HTTPS.
+"""What an operator asks of a running gateway over the control socket: status and reload.
 
-The control socket lies in the state folder (mode 0600): who may use that folder may use the gateway. The management
-listener asks for the management token. A command's answer is `{"ok": bool, "message": str, "data": ...}` on both;
-`GET /status` is its `data` alone.
+The control socket lies in the state folder (mode 0600): who may use that folder may use the gateway. A command's
+answer is `{"ok": bool, "message": str, "data": ...}`. Over HTTPS the same is asked by REST (controlplane/rest).
 Units: *_bytes bytes.
-Errors: on the socket an answer with `ok` false; over HTTPS the error shape of scoring paths, and 409 for a
-reload that is refused.
+Errors: an answer with `ok` false.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
-from gateway.errors import Code, Problem
-from gateway.identity import RequestIds
-from gateway.problem import azure_body, internal
 from gateway.unix_address import unix_address
 
 log = logging.getLogger(__name__)
@@ -120,63 +108,3 @@ def _command(line: bytes) -> str:
 
 def _as_line(reply: Answer) -> bytes:
     return json.dumps(reply.as_json()).encode() + b"\n"
-
-
-def management_app(operator: Operator, token: str) -> Starlette:
-    """The management listener's routes; every one but `/` needs `Authorization: Bearer <management token>`."""
-    ids = RequestIds()
-
-    def refuse(problem: Problem) -> Response:
-        request_id = ids.next()
-        body = azure_body(problem, request_id)
-        headers = {name.decode(): value.decode() for name, value in problem.headers} | {"x-request-id": request_id}
-        return Response(body, problem.code.status, headers, "application/json")
-
-    def guarded(
-        handler: Callable[[Request], Awaitable[Response]],
-    ) -> Callable[[Request], Awaitable[Response]]:
-        async def checked(request: Request) -> Response:
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-                headers = ((b"www-authenticate", b"Bearer"),)
-                return refuse(Problem(Code.UNAUTHENTICATED, "the management token is needed", headers=headers))
-            return await handler(request)
-
-        return checked
-
-    async def index(_: Request) -> Response:
-        return JSONResponse({"name": "inference-gateway", "routes": ["GET /status", "POST /reload"]})
-
-    async def status(_: Request) -> Response:
-        return JSONResponse(operator.status())
-
-    async def reload(_: Request) -> Response:
-        reply = await operator.reload()
-        return JSONResponse(reply.as_json(), 200 if reply.ok else 409)
-
-    async def not_found(request: Request, _: Exception) -> Response:
-        path = request.scope["path"]
-        return refuse(Problem(Code.NOT_FOUND, f"there is no {path}; there are GET /status, POST /reload"))
-
-    async def not_allowed(request: Request, error: Exception) -> Response:
-        allowed = (getattr(error, "headers", None) or {}).get("Allow", "another method")
-        message = f"{request.method} is not allowed on {request.scope['path']}; allowed: {allowed}"
-        return refuse(Problem(Code.METHOD_NOT_ALLOWED, message, headers=((b"allow", allowed.encode()),)))
-
-    async def failed(_: Request, error: Exception) -> Response:
-        """Our own bug. The server logs the traceback; this line says which request it was."""
-        response = refuse(internal())
-        log.error("request %s failed: %s", response.headers["x-request-id"], type(error).__name__)
-        return response
-
-    handlers: dict[Any, Any] = {404: not_found, 405: not_allowed, Exception: failed}
-    app = Starlette(
-        routes=[
-            Route("/", index),
-            Route("/status", guarded(status)),
-            Route("/reload", guarded(reload), methods=["POST"]),
-        ],
-        exception_handlers=handlers,
-    )
-    app.router.redirect_slashes = False
-    return app

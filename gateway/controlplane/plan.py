@@ -6,11 +6,10 @@ Units: milliseconds of the YAML become nanoseconds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from gateway.controlplane.model_store import StoredModel
-from gateway.resources import Deployment, Desired, Endpoint, Oidc
+from gateway.resources import AssetModel, Deployment, Desired, Endpoint, LocalModel, Oidc
 from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, OidcSpec, SnapshotSpec
 from runtimes import RuntimeSpec
 
@@ -36,7 +35,7 @@ def plan(
     *,
     revision: int,
     secrets: Mapping[str, Secrets],
-    models: Mapping[Path, StoredModel],
+    models: Mapping[AssetModel | LocalModel, StoredModel],
     seats: Mapping[str, int],
     defaults: Defaults,
 ) -> SnapshotSpec:
@@ -46,6 +45,15 @@ def plan(
         for name, endpoint in desired.endpoints.items()
     }
     return SnapshotSpec(revision=revision, endpoints=endpoints)
+
+
+def with_instances(desired: Desired, instances: Mapping[str, int]) -> Desired:
+    """The same with these numbers of instances, by "endpoint/deployment"."""
+    deployments = {
+        key: replace(deployment, instance_count=instances.get("/".join(key), deployment.instance_count))
+        for key, deployment in desired.deployments.items()
+    }
+    return replace(desired, deployments=deployments)
 
 
 def bounded(desired: Desired) -> Iterator[str]:
@@ -60,12 +68,12 @@ def _endpoint(
     endpoint: Endpoint,
     desired: Desired,
     secrets: Secrets,
-    models: Mapping[Path, StoredModel],
+    models: Mapping[AssetModel | LocalModel, StoredModel],
     seats: Mapping[str, int],
     defaults: Defaults,
 ) -> EndpointSpec:
     deployments = {
-        key: _deployment(deployment, models[deployment.model_path], seats.get(f"{name}/{key}", -1), defaults)
+        key: deployment_spec(deployment, models[deployment.model], seats.get(f"{name}/{key}", -1), defaults)
         for (owner, key), deployment in desired.deployments.items()
         if owner == name
     }
@@ -85,11 +93,12 @@ def _endpoint(
     )
 
 
-def _deployment(deployment: Deployment, model: StoredModel, seat: int, defaults: Defaults) -> DeploymentSpec:
+def deployment_spec(deployment: Deployment, model: StoredModel, seat: int, defaults: Defaults) -> DeploymentSpec:
+    """`seat` is the row in the table of pending requests, -1 for none."""
     runtime = RuntimeSpec(
         path=str(model.path),
         sha256=model.sha256,
-        origin=str(model.origin),
+        origin=model.origin,
         provider=deployment.provider,
         allow_cpu_fallback=deployment.allow_cpu_fallback,
         device_ids=deployment.device_ids,

@@ -15,9 +15,9 @@ from typing import Any
 from gateway.dataplane.body import Disconnected, body_is_late, read_body
 from gateway.dataplane.head import Head
 from gateway.dataplane.live import SnapshotCell, Target
-from gateway.dataplane.oidc import KeysNeeded
 from gateway.dataplane.score import Call, Reply, Scoring
 from gateway.errors import Code, Problem
+from gateway.oidc import KeysNeeded
 from gateway.problem import internal
 from runtimes import now_ns
 

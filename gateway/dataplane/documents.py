@@ -25,10 +25,12 @@ from gateway.channel import ChannelClosed, Collected, RemoteFailed
 from gateway.dataplane import v2_documents as v2
 from gateway.dataplane.body import Disconnected, read_body
 from gateway.dataplane.live import LiveDeployment, LiveEndpoint, SnapshotCell, Target
-from gateway.dataplane.oidc import KeysNeeded
+from gateway.dataplane.openapi import PATH as OPENAPI_PATH
+from gateway.dataplane.openapi import scoring_openapi
 from gateway.dataplane.score import Scoring
 from gateway.dataplane.swagger import VERSIONS, swagger
 from gateway.errors import Code, Problem, retry_after
+from gateway.oidc import KeysNeeded
 from gateway.problem import internal
 from gateway.telemetry.record import ScorerRecord
 from gateway.telemetry.totals import ScorerTotals
@@ -64,6 +66,7 @@ def documents(cell: SnapshotCell, scoring: Scoring, record: ScorerRecord, gather
     model = "/v2/models/{model}"
     versioned = "/v2/models/{model}/versions/{version}"
     routes = [
+        Route(OPENAPI_PATH, pages.openapi),
         Route("/v2", pages.server),
         Route("/v2/", pages.server),
         Route("/v2/health/live", pages.live),
@@ -109,6 +112,9 @@ class _Documents:
 
     async def server(self, request: Request) -> Response:
         return _json(v2.server_metadata(self._version))
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(scoring_openapi())
 
     async def live(self, request: Request) -> Response:
         return _json({"live": True})

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from gateway.dataplane.body import body_is_late, too_large
 from gateway.dataplane.head import Head
 from gateway.dataplane.live import SnapshotCell, Target
-from gateway.dataplane.oidc import KeysNeeded
 from gateway.dataplane.score import Call, Reply, Scoring
 from gateway.errors import Problem
 from gateway.exchange import Exchange
 from gateway.listener import GuardedProtocol
+from gateway.oidc import KeysNeeded
 from gateway.problem import internal
 from runtimes import now_ns
 

@@ -19,7 +19,7 @@ import pytest
 
 from gateway.channel import ChannelClosed, RemoteFailed
 from gateway.dataplane.documents import QUESTION_BYTES_MAX
-from gateway.dataplane.oidc import KeysNeeded
+from gateway.oidc import KeysNeeded
 from gateway.snapshot import AuthSpec, SnapshotSpec
 from gateway.telemetry.record import ScorerRecord
 from tests.support.served import (

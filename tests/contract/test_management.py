@@ -1,4 +1,4 @@
-"""What an operator may ask: the management listener's routes, and the control socket in the state folder."""
+"""What an operator may ask over the control socket in the state folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
-import orjson
 import pytest
 
 from gateway.cli.control import SOCKET_NAME, ask
-from gateway.controlplane.management import LINE_BYTES_MAX, Answer, management_app, serve_control
+from gateway.controlplane.management import LINE_BYTES_MAX, Answer, serve_control
 
-TOKEN = "the-management-token"
 STATUS = {"revision": 3, "ready": True, "endpoints": {"digits": {"deployments": {}}}}
 REFUSED = "the change is refused, what was served is served on: green: the weights are 99"
 PATIENCE_S = 5.0
@@ -42,118 +39,6 @@ class FakeOperator:
         if self.raises is not None:
             raise self.raises
         return STATUS
-
-
-# Over HTTPS.
-
-
-def request(operator: FakeOperator, method: str, path: str, authorization: str | None = None) -> httpx.Response:
-    async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(app=management_app(operator, TOKEN), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
-            headers = httpx.Headers(encoding="latin-1")
-            if authorization is not None:
-                headers["authorization"] = authorization
-            return await client.request(method, path, headers=headers)
-
-    return asyncio.run(send())
-
-
-def refusal(response: httpx.Response, status: int, code: str) -> str:
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/json"
-    document = orjson.loads(response.content)
-    assert set(document) == {"error"}
-    error = document["error"]
-    assert set(error) == {"code", "message", "details", "request_id"}
-    assert error["code"] == code
-    assert response.headers["x-request-id"] == error["request_id"]
-    return str(error["message"])
-
-
-def test_the_index_is_open_and_names_the_routes() -> None:
-    response = request(FakeOperator(), "GET", "/")
-    assert response.status_code == 200
-    assert response.json() == {"name": "inference-gateway", "routes": ["GET /status", "POST /reload"]}
-
-
-@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_token_opens_status_and_reload(scheme: str) -> None:
-    operator = FakeOperator()
-    status = request(operator, "GET", "/status", f"{scheme} {TOKEN}")
-    assert (status.status_code, status.json()) == (200, STATUS)
-    reloaded = request(operator, "POST", "/reload", f"{scheme} {TOKEN}")
-    assert reloaded.status_code == 200
-    assert reloaded.json() == {"ok": True, "message": "revision 4 is served", "data": STATUS}
-    assert operator.reloads == 1
-
-
-@pytest.mark.parametrize(
-    "authorization",
-    [
-        None,
-        "",
-        "Bearer",
-        "Bearer ",
-        TOKEN,
-        f"Basic {TOKEN}",
-        f"Bearer {TOKEN}x",
-        f"Bearer {TOKEN[:-1]}",
-        "Bearer \xe9",
-    ],
-)
-@pytest.mark.parametrize(("method", "path"), [("GET", "/status"), ("POST", "/reload")])
-def test_nothing_but_the_token_opens_them(method: str, path: str, authorization: str | None) -> None:
-    operator = FakeOperator()
-    response = request(operator, method, path, authorization)
-    assert "management token" in refusal(response, 401, "unauthenticated")
-    assert response.headers["www-authenticate"] == "Bearer"
-    assert operator.reloads == 0
-
-
-def test_a_refused_reload_is_a_conflict_that_says_why() -> None:
-    response = request(FakeOperator(Answer(False, REFUSED)), "POST", "/reload", f"Bearer {TOKEN}")
-    assert response.status_code == 409
-    assert response.json() == {"ok": False, "message": REFUSED, "data": None}
-
-
-@pytest.mark.parametrize(("method", "path"), [("GET", "/status"), ("POST", "/reload")])
-def test_an_operator_that_fails_is_a_500_with_an_id_that_the_log_has(
-    method: str, path: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    operator = FakeOperator(raises=ValueError("a secret"))
-    with caplog.at_level(logging.ERROR):
-        response = request(operator, method, path, f"Bearer {TOKEN}")
-    assert "secret" not in refusal(response, 500, "internal")
-    assert response.headers["x-request-id"] in caplog.text
-
-
-@pytest.mark.parametrize("path", ["/nothing", "/status/", "/reload/", "//status"])
-def test_an_unknown_path_is_told_which_there_are(path: str) -> None:
-    response = request(FakeOperator(), "GET", f"https://gateway{path}", f"Bearer {TOKEN}")
-    assert refusal(response, 404, "not_found") == f"there is no {path}; there are GET /status, POST /reload"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "allowed"),
-    [
-        ("POST", "/", {"GET", "HEAD"}),
-        ("POST", "/status", {"GET", "HEAD"}),
-        ("GET", "/reload", {"POST"}),
-        ("DELETE", "/reload", {"POST"}),
-    ],
-)
-def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, allowed: set[str]) -> None:
-    operator = FakeOperator()
-    response = request(operator, method, path, f"Bearer {TOKEN}")
-    assert set(response.headers["allow"].split(", ")) == allowed
-    assert f"{method} is not allowed on {path}" in refusal(response, 405, "method_not_allowed")
-    assert operator.reloads == 0
-    assert request(operator, "HEAD", "/reload", f"Bearer {TOKEN}").status_code == 405
-    assert request(operator, "HEAD", "/status", f"Bearer {TOKEN}").status_code == 200
-
-
-# Over the control socket.
 
 
 def control(folder: Path, operator: FakeOperator, story: Callable[[Path], Awaitable[None]]) -> None:

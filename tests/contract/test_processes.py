@@ -40,16 +40,17 @@ from gateway.channel import (
     ScorerSettings,
     Start,
 )
+from gateway.controlplane.assembly import ControlPlane
 from gateway.controlplane.certificates import ensure_certificates
 from gateway.controlplane.management import answer
-from gateway.controlplane.state import read_keys
+from gateway.controlplane.publisher import seat_rows
 from gateway.credentials import digest
 from gateway.listener import HttpLimits, HttpServer, bind
 from gateway.scorer import Scorer
 from gateway.seats import SeatTable
 from gateway.settings import load_settings
 from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, SnapshotSpec
-from gateway.supervisor import Supervisor, _seats, serve
+from gateway.supervisor import Supervisor, serve
 from gateway.telemetry.totals import ScorerTotals
 from gateway.tls import Pair, read_pair
 from runtimes import RuntimeSpec
@@ -298,7 +299,7 @@ def settings_for(folder: Path | None, state: object, **more: object) -> Any:
 
 def supervise(settings: Any, story: Callable[[Supervisor], Awaitable[None]]) -> None:
     async def run() -> None:
-        supervisor = Supervisor(settings)
+        supervisor = await Supervisor.open(settings)
         try:
             await supervisor.start()
             await story(supervisor)
@@ -385,26 +386,14 @@ def test_what_was_learned_of_a_model_is_not_believed_of_another(folder: Path, tm
     supervise(settings_for(folder, tmp_path / "state"), story)
 
 
-def test_a_refused_change_leaves_the_keys_of_what_is_served(folder: Path, tmp_path: Path) -> None:
-    async def story(supervisor: Supervisor) -> None:
-        before = read_keys(tmp_path / "state", "digits")
-        endpoint = folder / "endpoint.yml"
-        endpoint.write_text(endpoint.read_text().replace("auth_mode: key", "auth_mode: aml_token"))
-        (folder / "blue" / "model.onnx").write_bytes(b"not a model")
-        assert not (await supervisor.reload()).ok
-        assert read_keys(tmp_path / "state", "digits") == before
-
-    supervise(settings_for(folder, tmp_path / "state"), story)
-
-
 def test_a_signal_while_models_are_loading_ends_the_start(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def load_for_ever(self: Supervisor, desired: object, tolerated: object) -> None:
+    async def load_for_ever(self: ControlPlane, planned: object, collect: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Supervisor, "_apply", load_for_ever)
+    monkeypatch.setattr(ControlPlane, "start", load_for_ever)
     assert serve(settings_for(folder, tmp_path / "state")) == 0
     assert capsys.readouterr().out == ""
 
@@ -412,10 +401,10 @@ def test_a_signal_while_models_are_loading_ends_the_start(
 def test_a_row_of_seats_is_not_given_to_another_while_it_is_in_use() -> None:
     fd = SeatTable.create(1)
     table = SeatTable(fd, 1)
-    rows = _seats({}, ["e/a", "e/b"], table)
+    rows = seat_rows({}, ["e/a", "e/b"], table)
     assert sorted(rows.values()) == [0, 1]
     table.take(rows["e/b"], 0, 2)
-    after = _seats({"e/a": rows["e/a"]}, ["e/a", "e/c"], table)
+    after = seat_rows({"e/a": rows["e/a"]}, ["e/a", "e/c"], table)
     assert after == {"e/a": rows["e/a"], "e/c": 2}
     assert table.taken(rows["e/b"]) == 1
     table.close()

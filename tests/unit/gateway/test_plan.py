@@ -8,17 +8,17 @@ import pytest
 
 from gateway.controlplane.model_store import StoredModel
 from gateway.controlplane.plan import Defaults, Secrets, bounded, plan
-from gateway.resources import AuthMode, Deployment, Desired, Endpoint, Oidc
+from gateway.resources import AuthMode, Deployment, Desired, Endpoint, LocalModel, Oidc
 from runtimes import BatchingSpec
 
 DEFAULTS = Defaults(body_bytes_max=1000, cache_dir="/state/cache")
-MODEL = Path("/models/a.onnx")
-STORED = StoredModel(path=Path("/state/a.onnx"), origin=MODEL, sha256="abc")
+MODEL = LocalModel(path=Path("/models/a.onnx"))
+STORED = StoredModel(path=Path("/state/a.onnx"), origin="/models/a.onnx", sha256="abc")
 
 
 def desired(**changes: object) -> Desired:
-    blue = Deployment(name="Blue", endpoint_name="Digits", model_path=MODEL, **changes)  # type: ignore[arg-type]
-    green = Deployment(name="green", endpoint_name="Digits", model_path=MODEL, max_body_bytes=5)
+    blue = Deployment(name="Blue", endpoint_name="Digits", model=MODEL, **changes)  # type: ignore[arg-type]
+    green = Deployment(name="green", endpoint_name="Digits", model=MODEL, max_body_bytes=5)
     return Desired(
         endpoints={"digits": Endpoint(name="Digits", traffic={"Blue": 100}, mirror_traffic={"Green": 10})},
         deployments={("digits", "blue"): blue, ("digits", "green"): green},

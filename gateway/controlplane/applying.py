@@ -1,0 +1,381 @@
+"""A folder as one change, all or nothing; and what a gateway serves when it starts.
+
+The way of an apply: what the folder wants is compared with what is stored (apply.py), checked as a whole, loaded
+aside and published at once; only then is it written. If one deployment cannot be served nothing is changed. A start
+is an apply to what was served before, and serves what loads.
+Errors: Problem with every sentence; ChangeRefused at a start where nothing at all loads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.controlplane import wanted as documents
+from gateway.controlplane.apply import OWNER, ApplyReport, Change, ChangeSet, Wanted, changes, report, settle
+from gateway.controlplane.assets import LOCAL
+from gateway.controlplane.authorize import FOLDER, Actor
+from gateway.controlplane.documents import DocumentError, from_builtins, to_builtins
+from gateway.controlplane.model_files import ModelFileError
+from gateway.controlplane.plan import Secrets
+from gateway.controlplane.steps import REFUSALS, Step, called, edited, endpoint_of, model_finder, serve
+from gateway.controlplane.store.records import ASSETS, Kind, Operation, Ref, Resource, State, Status
+from gateway.controlplane.store.transaction import Transaction
+from gateway.controlplane.wanted import FindModel
+from gateway.controlplane.yaml_types import ModelYaml, OnlineDeploymentYaml, OnlineEndpointYaml
+from gateway.errors import Code, Problem
+from gateway.problem import internal
+from gateway.resources import Deployment, Desired, Endpoint
+
+if TYPE_CHECKING:
+    from gateway.controlplane.control import Control
+
+log = logging.getLogger(__name__)
+
+_ONLINE = (Kind.ONLINE_ENDPOINT, Kind.ONLINE_DEPLOYMENT)
+_BATCH = (Kind.BATCH_ENDPOINT, Kind.BATCH_DEPLOYMENT)
+_KINDS = (*ASSETS, *_ONLINE, *_BATCH)
+
+
+async def apply(
+    control: Control,
+    wanted: Sequence[Wanted],
+    sources: Mapping[str, Path],
+    actor: Actor,
+    *,
+    prune: bool = False,
+    dry_run: bool = False,
+    notes: Sequence[str] = (),
+    wait_s: float | None = None,
+) -> ApplyReport:
+    """Make what the folder says true. `sources`: local files by their SHA-256. Errors: Problem."""
+    settled = _with_origins(wanted, sources)
+    found = await _compare(control, settled, prune)
+    if dry_run:
+        await control.store.read(lambda tx: _steps(control, tx, found))
+        return report(found, is_done=False, notes=notes)
+    operation = control.book.new_operation("apply", [], actor)
+    await control.write(lambda tx: tx.add_operation(operation))
+    task = control.run(_carry_out(control, operation, settled, sources, actor, prune))
+    done, _ = await asyncio.wait({task}, timeout=wait_s)
+    if not done:
+        return report(found, is_done=False, notes=notes, operation=operation.id)
+    outcome = task.result()
+    if isinstance(outcome, Problem):
+        raise outcome
+    return report(outcome, is_done=True, notes=notes)
+
+
+async def _carry_out(
+    control: Control,
+    operation: Operation,
+    wanted: Sequence[Wanted],
+    sources: Mapping[str, Path],
+    actor: Actor,
+    prune: bool,
+) -> ChangeSet | Problem:
+    """What was changed, or why nothing was."""
+    try:
+        found = await _compare(control, wanted, prune)
+        endpoints = {endpoint_of(one.ref) for one in (*found.upserts, *found.deletes) if one.ref.kind in _ONLINE}
+        async with control.claims.holding(endpoints, "apply"):
+            # What was compared before may have changed while the claims were waited for.
+            found = await _compare(control, wanted, prune)
+            await asyncio.to_thread(control.models.keep, sources)
+            steps = await control.write(lambda tx: _provided(control, tx, found))
+            await _publish(control, steps)
+            failures = control.publisher.applied.failures
+            await control.write_until_done(lambda tx: _record(control, tx, found, actor, {}))
+            await control.write_until_done(lambda tx: _record_states(control, tx, failures))
+    except Problem as problem:
+        await _end(control, operation, Status.FAILED, problem.message)
+        return problem
+    except Exception as error:
+        log.exception("operation %s failed", operation.id)
+        await _end(control, operation, Status.FAILED, f"the gateway failed: {type(error).__name__}")
+        return internal()
+    await _end(control, operation, Status.SUCCEEDED, "")
+    return found
+
+
+async def _end(control: Control, operation: Operation, status: Status, reason: str) -> None:
+    ended = replace(
+        operation,
+        status=status,
+        ended_at=control.now(),
+        error_code="BadArgument" if reason else "",
+        error_message=reason,
+    )
+    await control.write_until_done(lambda tx: tx.update_operation(ended))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a gateway is about to serve: what was served before, with what the folder says now on top of it."""
+
+    desired: Desired
+    found: ChangeSet
+    has_folder: bool
+    # What of it can no longer be read, by "endpoint/deployment".
+    broken: Mapping[str, str]
+
+
+async def plan_start(control: Control, wanted: Sequence[Wanted] | None, sources: Mapping[str, Path]) -> Start:
+    """Errors: Problem where the folder cannot be served."""
+    found = ChangeSet()
+    if wanted is not None:
+        found = await _compare(control, _with_origins(wanted, sources), prune=False)
+        await asyncio.to_thread(control.models.keep, sources)
+    before, broken = await control.store.read(lambda tx: _served(control, tx))
+    steps = await control.write(lambda tx: _provided(control, tx, found))
+    return Start(desired=edited(before, steps), found=found, has_folder=wanted is not None, broken=broken)
+
+
+async def start(control: Control, planned: Start) -> None:
+    """Serve it. Errors: ChangeRefused where there is a folder and nothing at all loads."""
+    endpoints = planned.desired.endpoints
+    secrets = {name: await control.vault.secrets(name, endpoint) for name, endpoint in endpoints.items()}
+    applied = await control.publisher.publish(
+        lambda _: planned.desired, secrets, tolerate="some" if planned.has_folder else "all"
+    )
+    failures = {**planned.broken, **applied.failures}
+    await control.write_until_done(lambda tx: _record(control, tx, planned.found, FOLDER, failures))
+    await control.write_until_done(lambda tx: _record_states(control, tx, failures))
+
+
+# ---- comparing and checking --------------------------------------------------------------------------------------
+
+
+async def _compare(control: Control, wanted: Sequence[Wanted], prune: bool) -> ChangeSet:
+    stored = await control.store.read(lambda tx: [one for kind in _KINDS for one in tx.find(kind)])
+    found = changes(stored, settle(wanted, stored), prune=prune)
+    if found.problems:
+        raise documents.refused(found.problems)
+    return found
+
+
+def _with_origins(wanted: Sequence[Wanted], sources: Mapping[str, Path]) -> list[Wanted]:
+    """Models of local files with where they lie, for where they cannot be copied."""
+    return [_with_origin(one, sources) for one in wanted]
+
+
+def _with_origin(one: Wanted, sources: Mapping[str, Path]) -> Wanted:
+    if not (isinstance(one.document, ModelYaml) and one.files):
+        return one
+    entry = next((file for file in one.files if file.path.endswith(".onnx")), one.files[0])
+    source = sources.get(entry.sha256)
+    if source is None:
+        return one
+    return replace(one, document=msgspec.structs.replace(one.document, path=f"{LOCAL}{source}"))
+
+
+@dataclass(slots=True)
+class _World:
+    """Online endpoints as they will be: with the deployments that each will have."""
+
+    endpoints: dict[str, OnlineEndpointYaml] = field(default_factory=dict)
+    under: dict[str, set[str]] = field(default_factory=dict)
+
+
+def _steps(control: Control, tx: Transaction, found: ChangeSet) -> list[Step]:
+    """What the change does to what is served. Errors: Problem with every sentence."""
+    find = _finder(tx, found)
+    world = _world(tx, found)
+    problems: list[str] = []
+    steps = [Step(ref=one.ref) for one in found.deletes if one.ref.kind in _ONLINE]
+    for change in found.upserts:
+        assert change.wanted is not None
+        try:
+            if change.ref.kind in _BATCH:
+                documents.check_batch(change.wanted.document, find)
+            if change.ref.kind not in _ONLINE or _is_served(change):
+                continue
+            steps.append(Step(ref=change.ref, value=_checked(control, change.wanted, world, find)))
+        except (Problem, ModelFileError) as error:
+            problems += _said(change.wanted, error)
+    if problems:
+        raise documents.refused(problems)
+    control.book.check_totals(len(world.endpoints), sum(map(len, world.under.values())))
+    return steps
+
+
+def _is_served(change: Change) -> bool:
+    """Whether it is published as it is wanted already: what failed to load is tried again with every change."""
+    assert change.wanted is not None
+    return change.before is not None and change.before.served == to_builtins(change.wanted.document)
+
+
+def _checked(control: Control, one: Wanted, world: _World, find: FindModel) -> Endpoint | Deployment:
+    options = control.book.options
+    siblings = {(key, name) for key, names in world.under.items() for name in names}
+    if isinstance(one.document, OnlineEndpointYaml):
+        endpoint = documents.endpoint(one.name, one.document, options)
+        documents.check(endpoint, [], options.limits, siblings)
+        return endpoint
+    assert isinstance(one.document, OnlineDeploymentYaml)
+    owner = world.endpoints.get(one.ref.parent)
+    if owner is None:
+        raise Problem(Code.INVALID_INPUT, f"endpoint_name: there is no endpoint {one.parent_name!r}")
+    deployment = documents.deployment(one.document, options, find)
+    endpoint = documents.endpoint(owner.name, owner, options)
+    documents.check(endpoint, [deployment], options.limits, siblings)
+    return deployment
+
+
+def _said(one: Wanted, error: Problem | ModelFileError) -> list[str]:
+    details = error.details if isinstance(error, Problem) and error.details else (str(error),)
+    return [f"{one.label}: {said}" if one.label else said for said in details]
+
+
+def _world(tx: Transaction, found: ChangeSet) -> _World:
+    world = _World()
+    gone = {one.ref for one in found.deletes}
+    for kind in _ONLINE:
+        for resource in tx.find(kind):
+            if resource.ref not in gone:
+                _place(world, resource.ref, from_builtins(kind, resource.document))
+    for change in found.upserts:
+        if change.wanted is not None:
+            _place(world, change.ref, change.wanted.document)
+    return world
+
+
+def _place(world: _World, ref: Ref, document: msgspec.Struct) -> None:
+    if isinstance(document, OnlineEndpointYaml):
+        world.endpoints[ref.key] = document
+        world.under.setdefault(ref.key, set())
+    elif isinstance(document, OnlineDeploymentYaml):
+        world.under.setdefault(ref.parent, set()).add(ref.key)
+
+
+def _finder(tx: Transaction, found: ChangeSet) -> FindModel:
+    """Looks up models among what the change registers, then among what is registered."""
+    stored = model_finder(tx)
+    new = {change.ref: change.wanted for change in found.upserts if change.wanted is not None}
+
+    def find(name: str, version: str) -> Resource | None:
+        one = new.get(Ref(kind=Kind.MODEL, parent=name.lower(), key=version.lower()))
+        return _as_resource(one) if one is not None else stored(name, version)
+
+    return find
+
+
+def _as_resource(one: Wanted, state: State = State.SUCCEEDED) -> Resource:
+    return Resource(
+        ref=one.ref,
+        name=one.name,
+        parent_name=one.parent_name,
+        document=to_builtins(one.document),
+        files=one.files,
+        state=state,
+        owner=OWNER,
+        created_at=0.0,
+        created_by="",
+        modified_at=0.0,
+        modified_by="",
+    )
+
+
+def _served(control: Control, tx: Transaction) -> tuple[Desired, dict[str, str]]:
+    """What was served when the gateway ended, and what of it can no longer be read, with why."""
+    endpoints: dict[str, Endpoint] = {}
+    deployments: dict[tuple[str, str], Deployment] = {}
+    broken: dict[str, str] = {}
+    find = model_finder(tx)
+    for resource in (one for kind in _ONLINE for one in tx.find(kind)):
+        if resource.served is None:
+            continue
+        try:
+            source = from_builtins(resource.ref.kind, resource.served)
+            if isinstance(source, OnlineEndpointYaml):
+                endpoints[resource.ref.key] = documents.endpoint(source.name, source, control.book.options)
+            elif isinstance(source, OnlineDeploymentYaml) and resource.ref.parent in endpoints:
+                key = (resource.ref.parent, resource.ref.key)
+                deployments[key] = documents.deployment(source, control.book.options, find)
+        except (DocumentError, Problem, ModelFileError) as error:
+            log.error("%s cannot be served any more: %s", called(resource.ref), error)
+            broken[f"{resource.ref.parent}/{resource.ref.key}"] = str(error)
+    return Desired(endpoints=endpoints, deployments=deployments), broken
+
+
+# ---- carrying out ------------------------------------------------------------------------------------------------
+
+
+def _provided(control: Control, tx: Transaction, found: ChangeSet) -> list[Step]:
+    """The steps, with keys for endpoints that are new: made before they are published, kept if they never are."""
+    steps = _steps(control, tx, found)
+    for step in steps:
+        if isinstance(step.value, Endpoint):
+            control.vault.provide(tx, step.ref.key)
+    return steps
+
+
+async def _publish(control: Control, steps: Sequence[Step]) -> None:
+    try:
+        await serve(control.publisher, steps, await _secrets(control, steps))
+    except Problem:
+        raise
+    except REFUSALS as error:
+        raise documents.refused([str(error)]) from error
+
+
+async def _secrets(control: Control, steps: Sequence[Step]) -> dict[str, Secrets]:
+    """Of endpoints that change, and of those whose keys come from files or variables, which may have changed."""
+    given = {
+        name: endpoint
+        for name, endpoint in control.publisher.desired.endpoints.items()
+        if endpoint.keys.primary is not None or endpoint.keys.secondary is not None
+    }
+    touched = {step.ref.key: step.value for step in steps if isinstance(step.value, Endpoint)}
+    return {name: await control.vault.secrets(name, one) for name, one in {**given, **touched}.items()}
+
+
+def _record(control: Control, tx: Transaction, found: ChangeSet, actor: Actor, failures: Mapping[str, str]) -> None:
+    for change in found.deletes:
+        control.book.forget(tx, change.ref)
+        control.book.audit(tx, actor, "delete", called(change.ref), "succeeded")
+    for change in found.upserts:
+        _record_upsert(control, tx, change, actor, failures)
+
+
+def _record_upsert(
+    control: Control, tx: Transaction, change: Change, actor: Actor, failures: Mapping[str, str]
+) -> None:
+    one = change.wanted
+    assert one is not None
+    existing = tx.get(one.ref)
+    resource = control.book.upserted(one.ref, existing, one.parent_name, one.name, one.document, actor)
+    is_asset = one.ref.kind in ASSETS
+    resource = replace(
+        resource,
+        state=State.SUCCEEDED,
+        served=None if is_asset else resource.document,
+        files=one.files if is_asset else (),
+        owner=OWNER,
+    )
+    tx.put(resource, expected=existing.version if existing is not None else None)
+    reason = failures.get(f"{one.ref.parent}/{one.ref.key}")
+    outcome = f"failed: {reason}" if reason else "succeeded"
+    control.book.audit(tx, actor, change.action, called(one.ref), outcome)
+    if not is_asset:
+        control.book.event(tx, one.ref, change.action, outcome)
+
+
+def _record_states(control: Control, tx: Transaction, failures: Mapping[str, str]) -> None:
+    """Which of what is served loaded this time."""
+    for resource in tx.find(Kind.ONLINE_DEPLOYMENT):
+        if resource.served is None or resource.state not in (State.SUCCEEDED, State.FAILED):
+            continue
+        reason = failures.get(f"{resource.ref.parent}/{resource.ref.key}", "")
+        if resource.document != resource.served:
+            # An update that failed stays visible; what it would have replaced is what is served.
+            continue
+        state = State.FAILED if reason else State.SUCCEEDED
+        if (resource.state, resource.reason) != (state, reason):
+            tx.put(replace(resource, state=state, reason=reason), expected=resource.version)

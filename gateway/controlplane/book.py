@@ -1,0 +1,364 @@
+"""Book: what a change writes, and whether it may; in one transaction, on the store's thread.
+
+What: a change is checked against everything it stands beside, then its document, its operation and its line in the
+audit log are written together. Nothing here awaits or touches what is served.
+Errors: Problem, with nothing written; ModelFileError for a model that is not there.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from gateway.controlplane import assets, wanted
+from gateway.controlplane.authorize import Actor
+from gateway.controlplane.documents import from_builtins, normal_form, to_builtins
+from gateway.controlplane.folder import FolderOptions
+from gateway.controlplane.matching import ANY, Match
+from gateway.controlplane.steps import Step, called, endpoint_of, model_finder
+from gateway.controlplane.store.records import (
+    AssetFile,
+    AuditEntry,
+    Event,
+    Kind,
+    Operation,
+    Ref,
+    Resource,
+    State,
+    Status,
+)
+from gateway.controlplane.store.transaction import Transaction
+from gateway.controlplane.vault import Vault
+from gateway.controlplane.yaml_types import OnlineDeploymentYaml, OnlineEndpointYaml
+from gateway.errors import Code, Problem
+from gateway.resources import AssetModel, Deployment, Endpoint
+
+_PARENTS = {Kind.ONLINE_DEPLOYMENT: Kind.ONLINE_ENDPOINT, Kind.BATCH_DEPLOYMENT: Kind.BATCH_ENDPOINT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A change that is written and shall be carried out."""
+
+    operation: Operation
+    steps: tuple[Step, ...] = ()
+    resource: Resource | None = None
+
+
+class Book:
+    """`now` gives seconds since 1970."""
+
+    def __init__(self, vault: Vault, options: FolderOptions, now: Callable[[], float]) -> None:
+        self.vault = vault
+        self.options = options
+        self.now = now
+
+    def accept(
+        self,
+        tx: Transaction,
+        ref: Ref,
+        parent_name: str,
+        name: str,
+        document: msgspec.Struct,
+        actor: Actor,
+        match: Match,
+    ) -> Taken:
+        existing = tx.get(ref)
+        match.check(existing, called(ref))
+        document = normal(document)
+        value = self.checked(tx, ref, document, existing)
+        if isinstance(value, Deployment) and isinstance(value.model, AssetModel):
+            # What "latest" means is settled now, and does not change under the deployment.
+            document = msgspec.structs.replace(document, model=value.model.reference)
+        resource = self.upserted(ref, existing, parent_name, name, document, actor)
+        resource = tx.put(resource, expected=existing.version if existing is not None else None)
+        if ref.kind is Kind.ONLINE_ENDPOINT:
+            self.vault.provide(tx, ref.key)
+        action = "create" if resource.state is State.CREATING else "update"
+        operation = self.new_operation(action, [ref], actor)
+        tx.add_operation(operation)
+        self.note(tx, operation, actor, "accepted")
+        return Taken(operation=operation, steps=(Step(ref=ref, value=value),), resource=resource)
+
+    def checked(
+        self, tx: Transaction, ref: Ref, document: msgspec.Struct, existing: Resource | None
+    ) -> Endpoint | Deployment:
+        """What the document means, if it may be served beside what is stored. Errors: Problem."""
+        if isinstance(document, OnlineEndpointYaml):
+            return self._checked_endpoint(tx, ref, document, existing)
+        assert isinstance(document, OnlineDeploymentYaml)
+        return self._checked_deployment(tx, ref, document, existing)
+
+    def _checked_endpoint(
+        self, tx: Transaction, ref: Ref, document: OnlineEndpointYaml, existing: Resource | None
+    ) -> Endpoint:
+        self.vault.check_sources(document, existing)
+        found = wanted.endpoint(document.name, document, self.options)
+        deployments = {one.ref.key: one for one in tx.find(Kind.ONLINE_DEPLOYMENT, ref.key)}
+        wanted.check(found, [], self.options.limits, [(ref.key, key) for key in deployments])
+        for share in (*found.traffic.items(), *found.mirror_traffic.items()):
+            target = deployments.get(share[0])
+            if share[1] and target is not None and target.served is None:
+                said = f": {target.reason}" if target.reason else ""
+                raise Problem(
+                    Code.INVALID_INPUT,
+                    f"deployment {target.name} takes no traffic yet: its state is {target.state}{said}",
+                )
+        if existing is None:
+            self.check_totals(tx.count(Kind.ONLINE_ENDPOINT) + 1, 0)
+        return found
+
+    def _checked_deployment(
+        self, tx: Transaction, ref: Ref, document: OnlineDeploymentYaml, existing: Resource | None
+    ) -> Deployment:
+        owner = tx.get(Ref(kind=Kind.ONLINE_ENDPOINT, key=ref.parent))
+        if owner is None or owner.state is State.DELETING:
+            raise Problem(Code.NOT_FOUND, f"there is no online endpoint {ref.parent}; create it first")
+        found = wanted.deployment(document, self.options, model_finder(tx))
+        parent = from_builtins(Kind.ONLINE_ENDPOINT, owner.document)
+        assert isinstance(parent, OnlineEndpointYaml)
+        siblings = [(ref.parent, one.ref.key) for one in tx.find(Kind.ONLINE_DEPLOYMENT, ref.parent)]
+        endpoint = wanted.endpoint(parent.name, parent, self.options)
+        wanted.check(endpoint, [found], self.options.limits, siblings)
+        if existing is None:
+            self.check_totals(0, tx.count(Kind.ONLINE_DEPLOYMENT) + 1)
+        return found
+
+    def check_totals(self, endpoints: int, deployments: int) -> None:
+        """Errors: Problem where there would be more than the settings allow."""
+        limits = self.options.limits
+        totals = (("endpoints", endpoints, limits.endpoints), ("deployments", deployments, limits.deployments))
+        problems = [
+            f"there would be {count} {what}; accepted: at most {most} (setting {what}_max)"
+            for what, count, most in totals
+            if count > most
+        ]
+        if problems:
+            raise wanted.refused(problems)
+
+    def accept_delete(self, tx: Transaction, ref: Ref, actor: Actor, match: Match) -> Taken | None:
+        existing = tx.get(ref)
+        if existing is None:
+            return None
+        match.check(existing, called(ref))
+        if ref.kind is Kind.ONLINE_DEPLOYMENT:
+            self._refuse_with_traffic(tx, ref)
+        tx.put(self.moved(existing, State.DELETING, actor), expected=existing.version)
+        operation = self.new_operation("delete", [ref], actor)
+        tx.add_operation(operation)
+        self.note(tx, operation, actor, "accepted")
+        return Taken(operation=operation, steps=(Step(ref=ref),))
+
+    def _refuse_with_traffic(self, tx: Transaction, ref: Ref) -> None:
+        owner = tx.get(Ref(kind=Kind.ONLINE_ENDPOINT, key=ref.parent))
+        if owner is None:
+            return
+        for key in ("traffic", "mirror_traffic"):
+            share = {name.lower(): percent for name, percent in owner.document.get(key, {}).items()}.get(ref.key, 0)
+            if share:
+                raise Problem(
+                    Code.INVALID_INPUT,
+                    f"deployment {ref.key} has {share} percent of {key}; take that away, then delete the deployment",
+                )
+
+    def accept_regeneration(
+        self, tx: Transaction, endpoint: str, which: str, value: str | None, actor: Actor
+    ) -> Taken:
+        ref = Ref(kind=Kind.ONLINE_ENDPOINT, key=endpoint)
+        existing = tx.get(ref)
+        if existing is None:
+            raise Problem(Code.NOT_FOUND, f"there is no online endpoint {endpoint}")
+        self.vault.regenerate(tx, existing, "secondary" if which == "secondary" else "primary", value)
+        operation = self.new_operation("regenerate", [ref], actor, detail={"key": which})
+        tx.add_operation(operation)
+        self.note(tx, operation, actor, "accepted")
+        return Taken(operation=operation)
+
+    def keep(
+        self, tx: Transaction, ref: Ref, name: str, document: msgspec.Struct, actor: Actor, match: Match
+    ) -> tuple[Resource, bool]:
+        """Batch endpoints and deployments are kept and checked; their jobs do not run yet."""
+        existing = tx.get(ref)
+        match.check(existing, called(ref))
+        document = normal(document)
+        parent_name = ""
+        if ref.kind in _PARENTS:
+            owner = tx.get(Ref(kind=_PARENTS[ref.kind], key=ref.parent))
+            if owner is None:
+                raise Problem(Code.NOT_FOUND, f"there is no batch endpoint {ref.parent}; create it first")
+            parent_name = owner.name
+        wanted.check_batch(document, model_finder(tx))
+        moved = self.upserted(ref, existing, parent_name, name, document, actor)
+        moved = replace(moved, state=State.SUCCEEDED, served=moved.document)
+        resource = tx.put(moved, expected=existing.version if existing is not None else None)
+        self.audit(tx, actor, "create" if existing is None else "update", called(ref), "succeeded")
+        return resource, existing is None
+
+    def drop(self, tx: Transaction, ref: Ref, actor: Actor, match: Match) -> Operation | None:
+        existing = tx.get(ref)
+        if existing is None:
+            return None
+        match.check(existing, called(ref))
+        if ref.kind is Kind.BATCH_ENDPOINT:
+            for one in tx.find(Kind.BATCH_DEPLOYMENT, ref.key):
+                tx.delete(one.ref)
+        tx.delete(ref)
+        now = self.now()
+        operation = replace(
+            self.new_operation("delete", [ref], actor), status=Status.SUCCEEDED, ended_at=now, endpoint=""
+        )
+        tx.add_operation(operation)
+        self.audit(tx, actor, "delete", called(ref), "succeeded")
+        return operation
+
+    def register(
+        self,
+        tx: Transaction,
+        ref: Ref,
+        name: str,
+        version: str,
+        document: msgspec.Struct,
+        files: tuple[AssetFile, ...],
+        actor: Actor,
+        match: Match = ANY,
+    ) -> tuple[Resource, bool]:
+        existing = tx.get(ref)
+        match.check(existing, called(ref))
+        assets.check_known(ref.kind, assets.address_of(document), files)
+        if existing is not None:
+            assets.check_same(existing, document, files)
+        moved = self.upserted(ref, existing, name, version, document, actor)
+        moved = replace(moved, state=State.SUCCEEDED, served=None, files=files)
+        resource = tx.put(moved, expected=existing.version if existing is not None else None)
+        self.audit(tx, actor, "create" if existing is None else "update", called(ref), "succeeded")
+        return resource, existing is None
+
+    def forget(self, tx: Transaction, ref: Ref) -> None:
+        """A resource that is not served any more leaves the store, with what belongs to it."""
+        if ref.kind is Kind.ONLINE_ENDPOINT:
+            for kind in (Kind.ONLINE_DEPLOYMENT, Kind.ROLLOUT):
+                for one in tx.find(kind, ref.key):
+                    tx.delete(one.ref)
+            self.vault.forget(tx, ref.key)
+        tx.delete(ref)
+
+    def steps_of(self, tx: Transaction, operation: Operation) -> list[Step]:
+        """What an interrupted operation still has to do."""
+        if operation.action == "delete":
+            return [Step(ref=ref) for ref in operation.targets]
+        if operation.action == "regenerate":
+            return []
+        steps = []
+        for ref in operation.targets:
+            found = tx.get(ref)
+            if found is not None:
+                document = from_builtins(ref.kind, found.document)
+                steps.append(Step(ref=ref, value=self.checked(tx, ref, document, found)))
+        return steps
+
+    def upserted(
+        self,
+        ref: Ref,
+        existing: Resource | None,
+        parent_name: str,
+        name: str,
+        document: msgspec.Struct,
+        actor: Actor,
+    ) -> Resource:
+        now, builtins = self.now(), to_builtins(document)
+        if existing is None:
+            return Resource(
+                ref=ref,
+                name=name,
+                parent_name=parent_name,
+                document=builtins,
+                state=State.CREATING,
+                created_at=now,
+                created_by=actor.name,
+                modified_at=now,
+                modified_by=actor.name,
+            )
+        state = State.CREATING if existing.served is None else State.UPDATING
+        return replace(self.moved(existing, state, actor), document=builtins)
+
+    def moved(self, resource: Resource, state: State, actor: Actor) -> Resource:
+        return replace(resource, state=state, reason="", modified_at=self.now(), modified_by=actor.name)
+
+    def new_operation(
+        self, action: str, targets: Iterable[Ref], actor: Actor, detail: dict[str, Any] | None = None
+    ) -> Operation:
+        refs = tuple(targets)
+        return Operation(
+            id=str(uuid.uuid4()),
+            action=action,
+            endpoint=endpoint_of(refs[0]) if refs else "",
+            targets=refs,
+            actor=actor.name,
+            started_at=self.now(),
+            detail=detail or {},
+        )
+
+    def note(self, tx: Transaction, operation: Operation, actor: Actor, outcome: str) -> None:
+        """Into the audit log, and the events of each resource."""
+        for ref in operation.targets:
+            self.audit(tx, actor, operation.action, called(ref), outcome, operation)
+            self.event(tx, ref, operation.action, outcome)
+
+    def event(self, tx: Transaction, ref: Ref, name: str, message: str) -> None:
+        is_deployment = ref.kind is Kind.ONLINE_DEPLOYMENT
+        tx.add_event(
+            Event(
+                at=self.now(),
+                endpoint=endpoint_of(ref),
+                deployment=ref.key if is_deployment else "",
+                name=name,
+                message=message,
+            )
+        )
+
+    def audit(
+        self,
+        tx: Transaction,
+        actor: Actor,
+        action: str,
+        target: str,
+        outcome: str,
+        operation: Operation | None = None,
+    ) -> None:
+        detail = {**operation.detail, "operation": operation.id} if operation is not None else {}
+        tx.add_audit(
+            AuditEntry(
+                at=self.now(),
+                who=actor.name,
+                role=actor.role.text,
+                source=actor.source,
+                request_id=actor.request_id,
+                action=action,
+                target=target,
+                outcome=outcome,
+                detail=detail,
+            )
+        )
+
+    def end(self, tx: Transaction, operation: Operation, actor: Actor, status: Status, reason: str) -> None:
+        ended = replace(
+            operation,
+            status=status,
+            ended_at=self.now(),
+            error_code="BadArgument" if reason else "",
+            error_message=reason,
+        )
+        tx.update_operation(ended)
+        self.note(tx, ended, actor, f"failed: {reason}" if reason else "succeeded")
+
+
+def normal(document: msgspec.Struct) -> msgspec.Struct:
+    """The document in the one spelling that is stored. Errors: Problem for what has none."""
+    document, blames = normal_form(document)
+    if blames:
+        raise wanted.refused(f"{blame.path}: {blame.text}" for blame in blames)
+    return document

@@ -1,0 +1,102 @@
+"""Housekeeping: what nothing refers to any more goes, an hour after the start and every hour from then on.
+
+What: uploads that became no asset, content without a name (blobs/collect.py), anonymous assets that no deployment
+names, and operations that ended long ago. All of it is written first and removed second, so a crash leaves too much,
+never too little.
+Units: *_s seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from gateway.controlplane import assets
+from gateway.controlplane.arm.ids import IdError, stored_at
+from gateway.controlplane.blobs.collect import CollectLimits, Place, collect
+from gateway.controlplane.blobs.refusals import Refusal
+from gateway.controlplane.blobs.storage import Storage
+from gateway.controlplane.control import OPERATIONS_KEPT_S, Control
+from gateway.controlplane.documents import DocumentError, from_builtins
+from gateway.controlplane.steps import references
+from gateway.controlplane.store.database import StoreBusy
+from gateway.controlplane.store.records import ASSETS, Kind, Resource
+from gateway.controlplane.store.transaction import Transaction
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 3600.0
+ANONYMOUS_KEPT_S = 7 * 24 * 3600.0
+
+
+class Housekeeping:
+    """One gateway's."""
+
+    def __init__(
+        self,
+        control: Control,
+        storage: Storage,
+        limits: CollectLimits | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._control = control
+        self._storage = storage
+        self._limits = limits or CollectLimits()
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await self._sleep(EVERY_S)
+            try:
+                await self.once()
+            except (StoreBusy, Refusal, OSError) as error:
+                log.warning("what is not needed any more could not be removed, and is looked at again: %s", error)
+
+    async def once(self) -> None:
+        before = self._control.now() - ANONYMOUS_KEPT_S
+        forgotten = await self._control.store.write(lambda tx: forget_anonymous(tx, before))
+        await self._control.store.write(lambda tx: tx.forget_operations(self._control.now() - OPERATIONS_KEPT_S))
+        places = await self._control.store.read(named_places)
+        collected = await collect(self._storage, places, self._limits)
+        if forgotten or any((collected.blobs, collected.files, collected.blocks)):
+            log.info(
+                "removed what nothing refers to: %d assets, %d uploaded files, %d contents",
+                *(forgotten, collected.blobs, collected.files),
+            )
+
+
+def forget_anonymous(tx: Transaction, before: float) -> int:
+    """Assets that deployments brought along, once no deployment names them; how many went."""
+    needed: set[str] = set()
+    for kind in (Kind.ONLINE_DEPLOYMENT, Kind.BATCH_DEPLOYMENT):
+        for one in tx.find(kind):
+            needed |= references(one.document) | references(one.served or {})
+    doomed = [
+        one
+        for kind in ASSETS
+        for one in tx.find(kind)
+        if one.document.get("is_anonymous")
+        and one.modified_at < before
+        and f"azureml:{one.parent_name}:{one.name}".lower() not in needed
+    ]
+    for one in doomed:
+        tx.delete(one.ref)
+    return len(doomed)
+
+
+def named_places(tx: Transaction) -> list[Place]:
+    """Where the uploads of all registered assets are."""
+    places = (_place(one) for kind in ASSETS for one in tx.find(kind))
+    return [place for place in places if place is not None]
+
+
+def _place(asset: Resource) -> Place | None:
+    try:
+        where = stored_at(assets.address_of(from_builtins(asset.ref.kind, asset.document)))
+    except (DocumentError, IdError):
+        return None
+    if where is None:
+        return None
+    return (assets.CONTAINER if where.datastore else where.container, where.path)

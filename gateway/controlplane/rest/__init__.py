@@ -1,0 +1,1 @@
+"""The management listener: routes, who may use them, and what each answers."""

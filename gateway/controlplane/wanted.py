@@ -1,0 +1,124 @@
+"""From stored documents to what can be served: decoded, translated and checked against everything beside them.
+
+Why apart from folder.py: there a person is told file and line, here a caller is told the path of keys. The rules are
+the same ones.
+Errors: Problem(INVALID_INPUT) with one sentence for each thing that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from gateway.controlplane import rules
+from gateway.controlplane.documents import from_builtins
+from gateway.controlplane.folder import FolderOptions
+from gateway.controlplane.model_files import ModelFileError, ModelReference, entry_of, reference_of
+from gateway.controlplane.store.records import Kind, Ref, Resource
+from gateway.controlplane.translate import Place, deployment_of, endpoint_of
+from gateway.controlplane.yaml_types import (
+    BatchDeploymentYaml,
+    BatchEndpointYaml,
+    ModelYaml,
+    OnlineDeploymentYaml,
+    OnlineEndpointYaml,
+)
+from gateway.errors import Code, Problem
+from gateway.resources import AssetModel, Deployment, Endpoint
+from gateway.yaml_text import Entries
+
+# The newest version where the version is "latest"; None where there is none.
+FindModel = Callable[[str, str], Resource | None]
+
+
+def endpoint(name: str, source: OnlineEndpointYaml, options: FolderOptions) -> Endpoint:
+    place = _place(f"endpoint {name}")
+    found = endpoint_of(source, place, options.oidc)
+    _refuse(place)
+    return found
+
+
+def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindModel) -> Deployment:
+    place = _place(f"deployment {source.endpoint_name}/{source.name}")
+
+    def resolve(reference: ModelReference) -> AssetModel:
+        return asset_model(reference, find)
+
+    found = deployment_of(source, place, options.allow_cpu_fallback, resolve)
+    _refuse(place)
+    assert found is not None
+    return found
+
+
+def asset_model(reference: ModelReference, find: FindModel) -> AssetModel:
+    """Errors: ModelFileError."""
+    found = find(reference.name, reference.version)
+    if found is None:
+        raise ModelFileError("model", f"there is no registered model {reference}; register it first, or give a path")
+    document = from_builtins(Kind.MODEL, found.document)
+    assert isinstance(document, ModelYaml)
+    if document.type != "custom_model":
+        raise ModelFileError("model", f"{reference} is a {document.type}; accepted: a custom_model of one .onnx file")
+    entry = entry_of([file.path for file in found.files], str(reference), "model")
+    return AssetModel(
+        reference=f"azureml:{found.parent_name}:{found.name}",
+        files=tuple((file.path, file.sha256, file.size_bytes) for file in found.files),
+        entry=entry,
+        origin=_origin(document.path, entry),
+    )
+
+
+def check(
+    endpoint: Endpoint,
+    deployments: Sequence[Deployment],
+    limits: rules.Limits,
+    siblings: Iterable[tuple[str, str]],
+) -> None:
+    """Whether an endpoint may be served with these deployments, beside those that it has already."""
+    problems = rules.check([endpoint], deployments, limits, rules.Known(deployments=frozenset(siblings)))
+    if problems:
+        raise refused(problems)
+
+
+def check_batch(document: msgspec.Struct, find: FindModel) -> None:
+    """Whether a batch endpoint or deployment may be kept. Errors: Problem."""
+    if not isinstance(document, BatchEndpointYaml | BatchDeploymentYaml):
+        return
+    problems = [f"name: {said}" for said in rules.name_problems(document.name)]
+    model = document.model if isinstance(document, BatchDeploymentYaml) else None
+    if isinstance(model, str):
+        try:
+            reference = reference_of(model, "model")
+            if reference is not None and find(reference.name, reference.version) is None:
+                problems.append(f"model: there is no registered model {reference}; register it first")
+        except ModelFileError as error:
+            problems.append(f"{error.key}: {error.text}")
+    if problems:
+        raise refused(f"batch {document.name}: {said}" for said in problems)
+
+
+def refused(problems: Iterable[str]) -> Problem:
+    said = tuple(problems)
+    return Problem(Code.INVALID_INPUT, "; ".join(said), details=said)
+
+
+def key_of(ref: Ref) -> tuple[str, str]:
+    return (ref.parent, ref.key)
+
+
+def _origin(path: str, entry: str) -> str:
+    if not path.startswith("file://"):
+        return ""
+    origin = Path(path.removeprefix("file://"))
+    return str(origin if origin.name == entry else origin / entry)
+
+
+def _place(label: str) -> Place:
+    return Place(file=Path("/document"), label=label, document=Entries({}, 0, {}))
+
+
+def _refuse(place: Place) -> None:
+    if place.mistakes:
+        raise refused(f"{place.label}: {one.path}: {one.text}" for one in place.mistakes)
