@@ -70,9 +70,9 @@ def test_package_lists_do_not_stay_in_a_layer(stages: list[Stage]) -> None:
                 assert run.text.endswith("rm -rf /var/lib/apt/lists/*")
 
 
-def test_the_wheel_is_installed_with_the_extra_of_the_image(extra: str, stages: list[Stage]) -> None:
+def test_the_wheel_is_installed_with_the_extras_of_the_image(extra: str, stages: list[Stage]) -> None:
     (install,) = [run.text for run in stages[0].all("RUN") if " install " in run.text and "pip" in run.text]
-    assert f".whl)[{extra}]" in install
+    assert f".whl)[{extra},postgres]" in install
     assert "--constraint deploy/constraints.txt" in install
 
 
