@@ -43,21 +43,22 @@ def read_object(text: bytes) -> dict[str, Any]:
 
 def _walk(value: object) -> None:
     """Level by level: refuses a level too many, and NUL characters."""
-    level = [value]
-    for _ in range(NESTING_MAX + 1):
+    level, depth = [value], 0
+    while level:
         below: list[object] = []
         for item in level:
+            if isinstance(item, str) and "\0" in item:
+                raise NotStrict("the body has a text with a NUL character; texts without one are accepted")
+            if isinstance(item, dict | list) and depth == NESTING_MAX:
+                raise NotStrict(
+                    f"the body nests more than {NESTING_MAX} levels of lists and objects; fewer are accepted"
+                )
             if isinstance(item, dict):
                 below.extend(item)
                 below.extend(item.values())
             elif isinstance(item, list):
                 below.extend(item)
-            elif isinstance(item, str) and "\0" in item:
-                raise NotStrict("the body has a text with a NUL character; texts without one are accepted")
-        if not below:
-            return
-        level = below
-    raise NotStrict(f"the body nests more than {NESTING_MAX} levels of lists and objects; fewer are accepted")
+        level, depth = below, depth + 1
 
 
 def _each_name_once(pairs: list[tuple[str, object]]) -> None:

@@ -10,6 +10,7 @@ Units: *_s seconds.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
 import json
 import logging
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 SCORER_BYTES = 100 * 1024 * 1024
 RENEW_EVERY_S = 24 * 3600.0
 CERTIFICATES_EVERY_MS = 2000
+ADDRESS_FILE = "management.json"
 
 CANNOT_START = (
     *(StateError, StoreError, StoreBusy, FolderError, Problem),
@@ -175,14 +177,16 @@ class Supervisor:
         )
         await self._plane.start(planned, self._fleet.collect)
         app = self._plane.app(self, urls, _version("inference-gateway"))
-        management = await self._listen(settings.management, app)
-        self._write_address(management)
+        self._management = await self._listen(settings.management, app)
+        self._write_address()
         self._control = await serve_control(self, self._state.path / "control.sock")
         self._watch_certificates()
+        # What is there now stays: the collector would stop the listeners for tens of milliseconds to look at it.
+        gc.freeze()
         self._is_ready = True
         ca = self._certificates.ca if self._certificates is not None else settings.tls_cert
         print(  # noqa: T201 - the one line on stdout
-            f"ready scoring={scoring.url} management={management.url} telemetry={telemetry.url} ca={ca or ''}",
+            f"ready scoring={scoring.url} management={self._management.url} telemetry={telemetry.url} ca={ca or ''}",
             flush=True,
         )
 
@@ -216,6 +220,7 @@ class Supervisor:
         if self._control is not None:
             self._control.close()
             (self._state.path / "control.sock").unlink(missing_ok=True)
+            (self._state.path / ADDRESS_FILE).unlink(missing_ok=True)
         self._state.close()
 
     # What the operator asks (controlplane/management.py).
@@ -271,11 +276,12 @@ class Supervisor:
             return False, "no deployment is loaded"
         return True, "ready"
 
-    def _write_address(self, management: Listen) -> None:
-        """Where the commands find the management listener."""
-        ca = self._certificates.ca if self._certificates is not None else self._settings.tls_cert
-        address = {"url": management.url, "ca": str(ca.absolute()) if ca is not None else ""}
-        write_private(self._state.path / "management.json", json.dumps(address).encode())
+    def _write_address(self) -> None:
+        """Where the commands find the management listener, and the one certificate that they trust there."""
+        is_secret = self._management.scheme == "https" and self._tls is not None
+        certificate = self._tls.leaf if self._tls is not None and is_secret else ""
+        address = {"url": self._management.url, "certificate": certificate}
+        write_private(self._state.path / ADDRESS_FILE, json.dumps(address).encode())
 
     # Listeners, certificates, signals.
 
@@ -383,6 +389,7 @@ class Supervisor:
             self._seen_pair = []
         else:
             self._tls = pair
+            self._write_address()
             log.info("new handshakes get the certificate now in %s", self._pair()[0])
 
     def _listen_to_signals(self) -> None:

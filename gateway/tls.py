@@ -61,6 +61,11 @@ class Pair:
     key_name: str
 
     @property
+    def leaf(self) -> str:
+        """The certificate itself, without its chain, as PEM."""
+        return _leaf(self).public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
     def expires(self) -> dt.datetime:
         """When the certificate ends, UTC."""
         return _leaf(self).not_valid_after_utc

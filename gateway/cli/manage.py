@@ -68,7 +68,7 @@ def tell_rollout(remote: Remote, endpoint: str, command: Command, name: str = ""
 
 
 def _running(remote: Remote, endpoint: str) -> str:
-    found = [one["name"] for one in rollouts(remote, endpoint) if not one.get("endedAt")]
+    found = [one["name"] for one in rollouts(remote, endpoint) if not one.get("ended_at")]
     if len(found) != 1:
         raise RemoteError(
             f"endpoint {endpoint} has {len(found)} rollouts under way; name one with --name", status=404

@@ -1,8 +1,9 @@
 """Requests to the management listener of a running gateway, here or elsewhere.
 
 Where it is: `--url`, `--token-file` and `--ca`, or the environment's GATEWAY_URL, GATEWAY_TOKEN and GATEWAY_CA.
-Without a URL it is the gateway of the state folder, which writes `management.json` ({"url", "ca"}) and
-`management.token`.
+Without a URL it is the gateway of the state folder, which writes `management.json` ({"url", "certificate"}) and
+`management.token`. There exactly that certificate is trusted, whatever names it is for: a gateway's own commands must
+work also where its certificate names the address that the world uses.
 The token goes over TLS only, except to this machine itself. Content is streamed both ways.
 Units: *_s seconds.
 Errors: RemoteError, one sentence a line, with the HTTP status where the gateway answered.
@@ -45,11 +46,13 @@ class RemoteError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A gateway: its management URL, what to show it, and whom to trust ("" for the system's authorities)."""
+    """A gateway: its management URL, what to show it, and whom to trust: the one certificate (PEM), the authorities
+    of a file, or, where both are "", the system's."""
 
     url: str
     token: str = field(repr=False)
     ca: str = ""
+    certificate: str = ""
 
 
 def target_of(
@@ -59,9 +62,9 @@ def target_of(
     url = url or environ.get(URL_VARIABLE, "")
     ca = ca or environ.get(CA_VARIABLE, "")
     if not url:
-        url, ca_here = _here(state)
+        url, certificate = _here(state)
         token = _token_in(Path(token_file) if token_file else state / TOKEN_FILE)
-        return Target(url=_checked(url), token=token, ca=ca or ca_here)
+        return Target(url=_checked(url), token=token, ca=ca, certificate="" if ca else certificate)
     if token_file:
         token = _token_in(Path(token_file))
     elif not (token := environ.get(TOKEN_VARIABLE, "").strip()):
@@ -73,7 +76,7 @@ def _here(state: Path) -> tuple[str, str]:
     path = state / MANAGEMENT_FILE
     try:
         found = json.loads(path.read_text())
-        return str(found["url"]), str(found.get("ca") or "")
+        return str(found["url"]), str(found.get("certificate") or "")
     except FileNotFoundError:
         raise RemoteError(
             f"no gateway runs on the state folder {state}: there is no {path}; start one with: "
@@ -109,11 +112,25 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def _context(ca: str) -> ssl.SSLContext:
+def _context(target: Target) -> ssl.SSLContext:
+    if target.certificate:
+        return _pinned(target.certificate)
     try:
-        return ssl.create_default_context(cafile=ca or None)
+        return ssl.create_default_context(cafile=target.ca or None)
     except (OSError, ssl.SSLError) as error:
-        raise RemoteError(f"cannot read the authority's certificate {ca}: {error}") from error
+        raise RemoteError(f"cannot read the authority's certificate {target.ca}: {error}") from error
+
+
+def _pinned(certificate: str) -> ssl.SSLContext:
+    """Trusts the holder of this certificate's key, and nobody else; so it need not name the address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cadata=certificate)
+    except (ValueError, ssl.SSLError) as error:
+        raise RemoteError(f"the certificate in {MANAGEMENT_FILE} cannot be read: {error}") from error
+    return context
 
 
 class Remote:
@@ -130,7 +147,7 @@ class Remote:
         self.timeout_s = timeout_s
         self.sleep = sleep
         self._url = target.url
-        verify = _context(target.ca) if target.url.startswith("https") and transport is None else True
+        verify = _context(target) if target.url.startswith("https") and transport is None else True
         self._client = httpx.Client(
             base_url=target.url,
             headers={"authorization": f"Bearer {target.token}", "accept": "application/json"},

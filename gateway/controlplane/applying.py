@@ -9,8 +9,9 @@ Errors: Problem with every sentence; ChangeRefused at a start where nothing at a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +19,36 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.controlplane import wanted as documents
-from gateway.controlplane.apply import OWNER, ApplyReport, Change, ChangeSet, Wanted, changes, report, settle
+from gateway.controlplane.apply import (
+    OWNER,
+    ApplyReport,
+    Change,
+    ChangeSet,
+    Wanted,
+    changes,
+    references,
+    report,
+    settle,
+)
 from gateway.controlplane.assets import LOCAL
 from gateway.controlplane.authorize import FOLDER, Actor
+from gateway.controlplane.book import refuse_never_ready
 from gateway.controlplane.documents import DocumentError, from_builtins, to_builtins
 from gateway.controlplane.model_files import ModelFileError
+from gateway.controlplane.model_store import ModelChanged
 from gateway.controlplane.plan import Secrets
-from gateway.controlplane.steps import REFUSALS, Step, called, edited, endpoint_of, model_finder, serve
+from gateway.controlplane.steps import (
+    REFUSALS,
+    Step,
+    called,
+    claim_of,
+    edited,
+    endpoint_of,
+    model_finder,
+    serve,
+    users_of,
+)
+from gateway.controlplane.store.errors import StoreBusy
 from gateway.controlplane.store.records import ASSETS, Kind, Operation, Ref, Resource, State, Status
 from gateway.controlplane.store.transaction import Transaction
 from gateway.controlplane.wanted import FindModel
@@ -58,7 +82,7 @@ async def apply(
     settled = _with_origins(wanted, sources)
     found = await _compare(control, settled, prune)
     if dry_run:
-        await control.store.read(lambda tx: _steps(control, tx, found))
+        await control.store.read(lambda tx: _steps(control, tx, found, actor))
         return report(found, is_done=False, notes=notes)
     operation = control.book.new_operation("apply", [], actor)
     await control.write(lambda tx: tx.add_operation(operation))
@@ -82,37 +106,77 @@ async def _carry_out(
 ) -> ChangeSet | Problem:
     """What was changed, or why nothing was."""
     try:
-        found = await _compare(control, wanted, prune)
-        endpoints = {endpoint_of(one.ref) for one in (*found.upserts, *found.deletes) if one.ref.kind in _ONLINE}
-        async with control.claims.holding(endpoints, "apply"):
-            # What was compared before may have changed while the claims were waited for.
-            found = await _compare(control, wanted, prune)
+        async with _claimed(control, wanted, prune) as found:
             await asyncio.to_thread(control.models.keep, sources)
-            steps = await control.write(lambda tx: _provided(control, tx, found))
+            steps = await control.write(lambda tx: _provided(control, tx, found, actor))
             await _publish(control, steps)
             failures = control.publisher.applied.failures
-            await control.write_until_done(lambda tx: _record(control, tx, found, actor, {}))
-            await control.write_until_done(lambda tx: _record_states(control, tx, failures))
+            ended = _ended(control, operation, "")
+            # At once, so that a crash finds all of it or nothing.
+            await control.write_until_done(lambda tx: _record_all(control, tx, found, actor, failures, ended))
+            _forget_failed(control, found)
+            return found
     except Problem as problem:
-        await _end(control, operation, Status.FAILED, problem.message)
-        return problem
+        refusal, reason = problem, problem.message
+    except ModelChanged as error:
+        refusal, reason = Problem(Code.CONFLICT, str(error)), str(error)
+    except StoreBusy as error:
+        reason = f"nothing is changed: {error}"
+        refusal = Problem(Code.UNAVAILABLE, reason)
     except Exception as error:
         log.exception("operation %s failed", operation.id)
-        await _end(control, operation, Status.FAILED, f"the gateway failed: {type(error).__name__}")
-        return internal()
-    await _end(control, operation, Status.SUCCEEDED, "")
-    return found
+        refusal, reason = internal(), f"the gateway failed: {type(error).__name__}"
+    failed = _ended(control, operation, reason)
+    await control.write_until_done(lambda tx: tx.update_operation(failed))
+    return refusal
 
 
-async def _end(control: Control, operation: Operation, status: Status, reason: str) -> None:
-    ended = replace(
+@contextlib.asynccontextmanager
+async def _claimed(control: Control, wanted: Sequence[Wanted], prune: bool) -> AsyncIterator[ChangeSet]:
+    """What must change, while nobody else changes it or the assets that it names."""
+    found = await _compare(control, wanted, prune)
+    while True:
+        endpoints, named = _touched(control, found), _named_assets(found)
+        async with (
+            control.claims.holding(endpoints, "apply"),
+            control.asset_claims.holding(named, "apply"),
+        ):
+            # What was compared before may have changed while the claims were waited for.
+            found = await _compare(control, wanted, prune)
+            if _touched(control, found) <= endpoints and _named_assets(found) <= named:
+                yield found
+                return
+
+
+def _touched(control: Control, found: ChangeSet) -> set[str]:
+    """The endpoints that it changes, and those whose keys it reads anew."""
+    changed = {endpoint_of(one.ref) for one in (*found.upserts, *found.deletes) if one.ref.kind in _ONLINE}
+    return changed | set(_with_given_keys(control))
+
+
+def _named_assets(found: ChangeSet) -> set[str]:
+    """Claims of the assets that it registers, deletes or refers to."""
+    refs = {one.ref for one in (*found.upserts, *found.deletes) if one.ref.kind in ASSETS}
+    for one in found.upserts:
+        if one.wanted is not None:
+            refs |= references(to_builtins(one.wanted.document))
+    return {claim_of(ref) for ref in refs}
+
+
+def _ended(control: Control, operation: Operation, reason: str) -> Operation:
+    return replace(
         operation,
-        status=status,
+        status=Status.FAILED if reason else Status.SUCCEEDED,
         ended_at=control.now(),
         error_code="BadArgument" if reason else "",
         error_message=reason,
     )
-    await control.write_until_done(lambda tx: tx.update_operation(ended))
+
+
+def _forget_failed(control: Control, found: ChangeSet) -> None:
+    """What is served as it is wanted has no update that failed."""
+    for one in (*found.upserts, *found.deletes):
+        control.failed.pop(f"{one.ref.parent}/{one.ref.key}", None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +186,7 @@ class Start:
     desired: Desired
     found: ChangeSet
     has_folder: bool
-    # What of it can no longer be read, by "endpoint/deployment".
+    # What of it can no longer be read, by "endpoint/deployment" or "endpoint".
     broken: Mapping[str, str]
 
 
@@ -133,8 +197,22 @@ async def plan_start(control: Control, wanted: Sequence[Wanted] | None, sources:
         found = await _compare(control, _with_origins(wanted, sources), prune=False)
         await asyncio.to_thread(control.models.keep, sources)
     before, broken = await control.store.read(lambda tx: _served(control, tx))
-    steps = await control.write(lambda tx: _provided(control, tx, found))
-    return Start(desired=edited(before, steps), found=found, has_folder=wanted is not None, broken=broken)
+    steps = await control.write(lambda tx: _provided(control, tx, found, FOLDER))
+    desired, broken = _whole(edited(before, steps), broken)
+    for name, reason in broken.items():
+        log.error("%s cannot be served any more: %s", name, reason)
+    return Start(desired=desired, found=found, has_folder=wanted is not None, broken=broken)
+
+
+def _whole(desired: Desired, broken: Mapping[str, str]) -> tuple[Desired, dict[str, str]]:
+    """Without deployments whose endpoint cannot be served, which are broken too; and without what was replaced."""
+    there = {*desired.endpoints, *("/".join(key) for key in desired.deployments)}
+    left = {name: reason for name, reason in broken.items() if name not in there}
+    homeless = [key for key in desired.deployments if key[0] not in desired.endpoints]
+    for endpoint, name in homeless:
+        left[f"{endpoint}/{name}"] = f"its endpoint cannot be served: {broken.get(endpoint, 'it is not there')}"
+    kept = {key: one for key, one in desired.deployments.items() if key not in homeless}
+    return replace(desired, deployments=kept), left
 
 
 async def start(control: Control, planned: Start) -> None:
@@ -145,8 +223,7 @@ async def start(control: Control, planned: Start) -> None:
         lambda _: planned.desired, secrets, tolerate="some" if planned.has_folder else "all"
     )
     failures = {**planned.broken, **applied.failures}
-    await control.write_until_done(lambda tx: _record(control, tx, planned.found, FOLDER, failures))
-    await control.write_until_done(lambda tx: _record_states(control, tx, failures))
+    await control.write_until_done(lambda tx: _record_all(control, tx, planned.found, FOLDER, failures))
 
 
 # ---- comparing and checking --------------------------------------------------------------------------------------
@@ -181,19 +258,23 @@ class _World:
 
     endpoints: dict[str, OnlineEndpointYaml] = field(default_factory=dict)
     under: dict[str, set[str]] = field(default_factory=dict)
+    # Deployments that were never served, and that nobody tries now.
+    waiting: dict[str, dict[str, Resource]] = field(default_factory=dict)
 
 
-def _steps(control: Control, tx: Transaction, found: ChangeSet) -> list[Step]:
+def _steps(control: Control, tx: Transaction, found: ChangeSet, actor: Actor) -> list[Step]:
     """What the change does to what is served. Errors: Problem with every sentence."""
     find = _finder(tx, found)
     world = _world(tx, found)
-    problems: list[str] = []
+    problems = list(_traffic_left(found, world))
     steps = [Step(ref=one.ref) for one in found.deletes if one.ref.kind in _ONLINE]
     for change in found.upserts:
         assert change.wanted is not None
         try:
             if change.ref.kind in _BATCH:
                 documents.check_batch(change.wanted.document, find)
+            if isinstance(change.wanted.document, OnlineEndpointYaml) and actor is not FOLDER:
+                control.vault.check_sources(change.wanted.document, change.before)
             if change.ref.kind not in _ONLINE or _is_served(change):
                 continue
             steps.append(Step(ref=change.ref, value=_checked(control, change.wanted, world, find)))
@@ -203,6 +284,21 @@ def _steps(control: Control, tx: Transaction, found: ChangeSet) -> list[Step]:
         raise documents.refused(problems)
     control.book.check_totals(len(world.endpoints), sum(map(len, world.under.values())))
     return steps
+
+
+def _traffic_left(found: ChangeSet, world: _World) -> Iterator[str]:
+    """Traffic that would go to deployments that are gone, of endpoints that others made."""
+    upserts = {one.ref for one in found.upserts}
+    for ref in (one.ref for one in found.deletes):
+        owner = world.endpoints.get(ref.parent) if ref.kind is Kind.ONLINE_DEPLOYMENT else None
+        if owner is None or Ref(kind=Kind.ONLINE_ENDPOINT, key=ref.parent) in upserts:
+            continue
+        shares = {**owner.traffic, **{name: one for name, one in owner.mirror_traffic.items() if one}}
+        if shares.get(ref.key):
+            yield (
+                f"{called(ref)} is no longer in the folder, and endpoint {owner.name} gives it {shares[ref.key]} "
+                "percent of its traffic; take that away first, or add the endpoint to the folder"
+            )
 
 
 def _is_served(change: Change) -> bool:
@@ -217,6 +313,7 @@ def _checked(control: Control, one: Wanted, world: _World, find: FindModel) -> E
     if isinstance(one.document, OnlineEndpointYaml):
         endpoint = documents.endpoint(one.name, one.document, options)
         documents.check(endpoint, [], options.limits, siblings)
+        refuse_never_ready(endpoint, world.waiting.get(one.ref.key, {}))
         return endpoint
     assert isinstance(one.document, OnlineDeploymentYaml)
     owner = world.endpoints.get(one.ref.parent)
@@ -235,11 +332,13 @@ def _said(one: Wanted, error: Problem | ModelFileError) -> list[str]:
 
 def _world(tx: Transaction, found: ChangeSet) -> _World:
     world = _World()
-    gone = {one.ref for one in found.deletes}
+    gone, tried = {one.ref for one in found.deletes}, {one.ref for one in found.upserts}
     for kind in _ONLINE:
         for resource in tx.find(kind):
             if resource.ref not in gone:
                 _place(world, resource.ref, from_builtins(kind, resource.document))
+                if kind is Kind.ONLINE_DEPLOYMENT and resource.served is None and resource.ref not in tried:
+                    world.waiting.setdefault(resource.ref.parent, {})[resource.ref.key] = resource
     for change in found.upserts:
         if change.wanted is not None:
             _place(world, change.ref, change.wanted.document)
@@ -295,21 +394,24 @@ def _served(control: Control, tx: Transaction) -> tuple[Desired, dict[str, str]]
             source = from_builtins(resource.ref.kind, resource.served)
             if isinstance(source, OnlineEndpointYaml):
                 endpoints[resource.ref.key] = documents.endpoint(source.name, source, control.book.options)
-            elif isinstance(source, OnlineDeploymentYaml) and resource.ref.parent in endpoints:
+            elif isinstance(source, OnlineDeploymentYaml):
                 key = (resource.ref.parent, resource.ref.key)
                 deployments[key] = documents.deployment(source, control.book.options, find)
         except (DocumentError, Problem, ModelFileError) as error:
-            log.error("%s cannot be served any more: %s", called(resource.ref), error)
-            broken[f"{resource.ref.parent}/{resource.ref.key}"] = str(error)
+            broken[_name_of(resource.ref)] = str(error)
     return Desired(endpoints=endpoints, deployments=deployments), broken
+
+
+def _name_of(ref: Ref) -> str:
+    return f"{ref.parent}/{ref.key}" if ref.parent else ref.key
 
 
 # ---- carrying out ------------------------------------------------------------------------------------------------
 
 
-def _provided(control: Control, tx: Transaction, found: ChangeSet) -> list[Step]:
+def _provided(control: Control, tx: Transaction, found: ChangeSet, actor: Actor) -> list[Step]:
     """The steps, with keys for endpoints that are new: made before they are published, kept if they never are."""
-    steps = _steps(control, tx, found)
+    steps = _steps(control, tx, found, actor)
     for step in steps:
         if isinstance(step.value, Endpoint):
             control.vault.provide(tx, step.ref.key)
@@ -327,21 +429,52 @@ async def _publish(control: Control, steps: Sequence[Step]) -> None:
 
 async def _secrets(control: Control, steps: Sequence[Step]) -> dict[str, Secrets]:
     """Of endpoints that change, and of those whose keys come from files or variables, which may have changed."""
-    given = {
-        name: endpoint
-        for name, endpoint in control.publisher.desired.endpoints.items()
-        if endpoint.keys.primary is not None or endpoint.keys.secondary is not None
-    }
+    gone = {step.ref.key for step in steps if step.value is None and step.ref.kind is Kind.ONLINE_ENDPOINT}
+    given = {name: one for name, one in _with_given_keys(control).items() if name not in gone}
     touched = {step.ref.key: step.value for step in steps if isinstance(step.value, Endpoint)}
     return {name: await control.vault.secrets(name, one) for name, one in {**given, **touched}.items()}
 
 
+def _with_given_keys(control: Control) -> dict[str, Endpoint]:
+    """Served endpoints whose keys come from files or variables."""
+    return {
+        name: endpoint
+        for name, endpoint in control.publisher.desired.endpoints.items()
+        if endpoint.keys.primary is not None or endpoint.keys.secondary is not None
+    }
+
+
+def _record_all(
+    control: Control,
+    tx: Transaction,
+    found: ChangeSet,
+    actor: Actor,
+    failures: Mapping[str, str],
+    ended: Operation | None = None,
+) -> None:
+    _record(control, tx, found, actor, failures)
+    _record_states(control, tx, failures)
+    if ended is not None:
+        tx.update_operation(ended)
+
+
 def _record(control: Control, tx: Transaction, found: ChangeSet, actor: Actor, failures: Mapping[str, str]) -> None:
+    assets = [one for one in found.deletes if one.ref.kind in ASSETS]
     for change in found.deletes:
-        control.book.forget(tx, change.ref)
-        control.book.audit(tx, actor, "delete", called(change.ref), "succeeded")
+        if change not in assets:
+            _record_delete(control, tx, change.ref, actor)
     for change in found.upserts:
         _record_upsert(control, tx, change, actor, failures)
+    for change in assets:
+        existing = tx.get(change.ref)
+        # One that somebody else's deployment has come to name meanwhile stays.
+        if existing is not None and not users_of(tx, existing):
+            _record_delete(control, tx, change.ref, actor)
+
+
+def _record_delete(control: Control, tx: Transaction, ref: Ref, actor: Actor) -> None:
+    control.book.forget(tx, ref)
+    control.book.audit(tx, actor, "delete", called(ref), "succeeded")
 
 
 def _record_upsert(
@@ -360,7 +493,7 @@ def _record_upsert(
         owner=OWNER,
     )
     tx.put(resource, expected=existing.version if existing is not None else None)
-    reason = failures.get(f"{one.ref.parent}/{one.ref.key}")
+    reason = failures.get(_name_of(one.ref))
     outcome = f"failed: {reason}" if reason else "succeeded"
     control.book.audit(tx, actor, change.action, called(one.ref), outcome)
     if not is_asset:
@@ -369,10 +502,10 @@ def _record_upsert(
 
 def _record_states(control: Control, tx: Transaction, failures: Mapping[str, str]) -> None:
     """Which of what is served loaded this time."""
-    for resource in tx.find(Kind.ONLINE_DEPLOYMENT):
+    for resource in (one for kind in _ONLINE for one in tx.find(kind)):
         if resource.served is None or resource.state not in (State.SUCCEEDED, State.FAILED):
             continue
-        reason = failures.get(f"{resource.ref.parent}/{resource.ref.key}", "")
+        reason = failures.get(_name_of(resource.ref), "")
         if resource.document != resource.served:
             # An update that failed stays visible; what it would have replaced is what is served.
             continue

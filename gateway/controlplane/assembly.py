@@ -122,6 +122,7 @@ class ControlPlane:
         if resealed:
             log.info("%d secrets are sealed under the new master key; the old one can be forgotten", resealed)
         adopted = await self.store.write(lambda tx: self.vault.adopt(tx, self._state.path))
+        self.vault.remove_adopted(self._state.path)
         if adopted:
             log.info("the keys of %s are taken over into the store", ", ".join(adopted))
         self._link_secret = await self.store.write(lambda tx: self.vault.secret(tx, LINK_SECRET))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.controlplane.arm.ids import IdError, StoredAt, stored_at
+from gateway.controlplane.documents import to_builtins
 from gateway.controlplane.store.records import AssetFile, Kind, Resource
 from gateway.controlplane.yaml_types import CodeAssetYaml, DataYaml, EnvironmentYaml, ModelYaml
 from gateway.errors import Code, Problem
@@ -28,6 +29,8 @@ LOCAL = "file://"
 # The container of the one datastore that there is.
 CONTAINER = "azureml"
 DATASTORE = "workspaceblobstore"
+# What of a document never changes, beside its files; without files, where they are as well.
+_CONTENT = ("type", "image", "conda_file", "os_type")
 
 
 def address_of(document: msgspec.Struct) -> str:
@@ -97,18 +100,14 @@ def check_same(existing: Resource, document: msgspec.Struct, files: Sequence[Ass
     """A registered version keeps its content. Errors: Problem(CONFLICT)."""
     before = {(one.path, one.sha256) for one in existing.files}
     after = {(one.path, one.sha256) for one in files}
-    if before != after or (not files and _content(existing.document) != _content(msgspec.to_builtins(document))):
+    keys = _CONTENT if files else ("path", *_CONTENT)
+    given = to_builtins(document)
+    if before != after or any(existing.document.get(key) != given.get(key) for key in keys):
         raise Problem(
             Code.CONFLICT,
             f"{existing.ref.kind} {existing.parent_name}:{existing.name} is registered with other content; "
             "a version never changes: register the next one",
         )
-
-
-def _content(document: object) -> object:
-    """What of a document without files is content: where it is, or what it is made of."""
-    assert isinstance(document, dict)
-    return [document.get(name) or None for name in ("path", "image", "conda_file")]
 
 
 def _stored_at(address: str) -> StoredAt | None:

@@ -7,8 +7,9 @@ Errors: Problem, with nothing written; ModelFileError for a model that is not th
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from gateway.controlplane.authorize import Actor
 from gateway.controlplane.documents import from_builtins, normal_form, to_builtins
 from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.matching import ANY, Match
-from gateway.controlplane.steps import Step, called, endpoint_of, model_finder
+from gateway.controlplane.steps import Step, called, endpoint_of, model_finder, without_share
 from gateway.controlplane.store.records import (
     AssetFile,
     AuditEntry,
@@ -100,14 +101,7 @@ class Book:
         found = wanted.endpoint(document.name, document, self.options)
         deployments = {one.ref.key: one for one in tx.find(Kind.ONLINE_DEPLOYMENT, ref.key)}
         wanted.check(found, [], self.options.limits, [(ref.key, key) for key in deployments])
-        for share in (*found.traffic.items(), *found.mirror_traffic.items()):
-            target = deployments.get(share[0])
-            if share[1] and target is not None and target.served is None:
-                said = f": {target.reason}" if target.reason else ""
-                raise Problem(
-                    Code.INVALID_INPUT,
-                    f"deployment {target.name} takes no traffic yet: its state is {target.state}{said}",
-                )
+        refuse_never_ready(found, deployments)
         if existing is None:
             self.check_totals(tx.count(Kind.ONLINE_ENDPOINT) + 1, 0)
         return found
@@ -157,8 +151,9 @@ class Book:
         owner = tx.get(Ref(kind=Kind.ONLINE_ENDPOINT, key=ref.parent))
         if owner is None:
             return
-        for key in ("traffic", "mirror_traffic"):
-            share = {name.lower(): percent for name, percent in owner.document.get(key, {}).items()}.get(ref.key, 0)
+        # An update of the traffic that failed is wanted still, and the traffic of before is served on.
+        for document, key in itertools.product((owner.document, owner.served or {}), ("traffic", "mirror_traffic")):
+            share = {name.lower(): percent for name, percent in document.get(key, {}).items()}.get(ref.key, 0)
             if share:
                 raise Problem(
                     Code.INVALID_INPUT,
@@ -180,7 +175,7 @@ class Book:
 
     def keep(
         self, tx: Transaction, ref: Ref, name: str, document: msgspec.Struct, actor: Actor, match: Match
-    ) -> tuple[Resource, bool]:
+    ) -> tuple[Resource, bool, Operation]:
         """Batch endpoints and deployments are kept and checked; their jobs do not run yet."""
         existing = tx.get(ref)
         match.check(existing, called(ref))
@@ -195,8 +190,17 @@ class Book:
         moved = self.upserted(ref, existing, parent_name, name, document, actor)
         moved = replace(moved, state=State.SUCCEEDED, served=moved.document)
         resource = tx.put(moved, expected=existing.version if existing is not None else None)
-        self.audit(tx, actor, "create" if existing is None else "update", called(ref), "succeeded")
-        return resource, existing is None
+        action = "create" if existing is None else "update"
+        self.audit(tx, actor, action, called(ref), "succeeded")
+        return resource, existing is None, self._done(tx, action, ref, actor)
+
+    def _done(self, tx: Transaction, action: str, ref: Ref, actor: Actor) -> Operation:
+        """An operation that ended with the transaction that it was written in."""
+        operation = replace(
+            self.new_operation(action, [ref], actor), status=Status.SUCCEEDED, ended_at=self.now(), endpoint=""
+        )
+        tx.add_operation(operation)
+        return operation
 
     def drop(self, tx: Transaction, ref: Ref, actor: Actor, match: Match) -> Operation | None:
         existing = tx.get(ref)
@@ -207,13 +211,8 @@ class Book:
             for one in tx.find(Kind.BATCH_DEPLOYMENT, ref.key):
                 tx.delete(one.ref)
         tx.delete(ref)
-        now = self.now()
-        operation = replace(
-            self.new_operation("delete", [ref], actor), status=Status.SUCCEEDED, ended_at=now, endpoint=""
-        )
-        tx.add_operation(operation)
         self.audit(tx, actor, "delete", called(ref), "succeeded")
-        return operation
+        return self._done(tx, "delete", ref, actor)
 
     def register(
         self,
@@ -244,7 +243,21 @@ class Book:
                 for one in tx.find(kind, ref.key):
                     tx.delete(one.ref)
             self.vault.forget(tx, ref.key)
+            tx.forget_events(ref.key, None)
+        elif ref.kind is Kind.ONLINE_DEPLOYMENT:
+            tx.forget_events(ref.parent, ref.key)
+            self._forget_share(tx, ref)
         tx.delete(ref)
+
+    def _forget_share(self, tx: Transaction, ref: Ref) -> None:
+        """What is gone has no share, not even of nothing: the endpoint could not be changed while it names it."""
+        owner = tx.get(Ref(kind=Kind.ONLINE_ENDPOINT, key=ref.parent))
+        if owner is None:
+            return
+        document = without_share(owner.document, ref.key)
+        served = without_share(owner.served, ref.key) if owner.served is not None else None
+        if (document, served) != (owner.document, owner.served):
+            tx.put(replace(owner, document=document, served=served), expected=owner.version)
 
     def steps_of(self, tx: Transaction, operation: Operation) -> list[Step]:
         """What an interrupted operation still has to do."""
@@ -354,6 +367,18 @@ class Book:
         )
         tx.update_operation(ended)
         self.note(tx, ended, actor, f"failed: {reason}" if reason else "succeeded")
+
+
+def refuse_never_ready(endpoint: Endpoint, deployments: Mapping[str, Resource]) -> None:
+    """Errors: Problem where traffic goes to a deployment that was never served. `deployments` are by key."""
+    for name, percent in (*endpoint.traffic.items(), *endpoint.mirror_traffic.items()):
+        target = deployments.get(name)
+        if percent and target is not None and target.served is None:
+            said = f": {target.reason}" if target.reason else ""
+            raise Problem(
+                Code.INVALID_INPUT,
+                f"deployment {target.name} takes no traffic yet: its state is {target.state}{said}",
+            )
 
 
 def normal(document: msgspec.Struct) -> msgspec.Struct:

@@ -1,4 +1,4 @@
-"""Claims: one change of an endpoint at a time, and who has to wait.
+"""Claims: one change of an endpoint, or of an asset, at a time, and who has to wait.
 
 A caller who may come again is refused (409); the gateway's own changes wait for their turn.
 """
@@ -7,36 +7,50 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from gateway.errors import Code, Problem, retry_after
 
 
 class Claims:
-    """Endpoints that a change holds, by key, with the change's action."""
+    """What changes hold, by key, with the change's action. `noun` says what is held."""
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str = "endpoint") -> None:
+        self._noun = noun
         self._held: dict[str, str] = {}
         self._freed = asyncio.Event()
 
-    def take(self, endpoint: str, action: str) -> None:
-        """Errors: Problem(CONFLICT) while another change holds the endpoint."""
-        if endpoint in self._held:
+    @property
+    def held(self) -> frozenset[str]:
+        return frozenset(self._held)
+
+    def take(self, key: str, action: str) -> None:
+        """Errors: Problem(CONFLICT) while another change holds it."""
+        if key in self._held:
             raise Problem(
                 Code.CONFLICT,
-                f"endpoint {endpoint} is being changed ({self._held[endpoint]}); wait until that has ended",
+                f"{self._noun} {key} is being changed ({self._held[key]}); wait until that has ended",
                 headers=(retry_after(1),),
             )
-        self._held[endpoint] = action
+        self._held[key] = action
 
-    def free(self, endpoint: str) -> None:
-        self._held.pop(endpoint, None)
+    def free(self, key: str) -> None:
+        self._held.pop(key, None)
         self._freed.set()
 
+    @contextlib.contextmanager
+    def taking(self, key: str, action: str) -> Iterator[None]:
+        """Hold it for a while. Errors: as `take`."""
+        self.take(key, action)
+        try:
+            yield
+        finally:
+            self.free(key)
+
     @contextlib.asynccontextmanager
-    async def holding(self, endpoints: Iterable[str], action: str) -> AsyncIterator[None]:
+    async def holding(self, keys: Iterable[str], action: str) -> AsyncIterator[None]:
         """Wait until nobody holds any of these, then hold all of them."""
-        wanted = set(endpoints)
+        wanted = set(keys)
         while wanted & self._held.keys():
             self._freed.clear()
             await self._freed.wait()
@@ -44,5 +58,5 @@ class Claims:
         try:
             yield
         finally:
-            for endpoint in wanted:
-                self.free(endpoint)
+            for key in wanted:
+                self.free(key)

@@ -27,7 +27,7 @@ from gateway.controlplane.claims import Claims
 from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.matching import ANY, Match
 from gateway.controlplane.model_files import ModelFileError
-from gateway.controlplane.model_store import ModelStore
+from gateway.controlplane.model_store import ModelChanged, ModelStore
 from gateway.controlplane.plan import Secrets
 from gateway.controlplane.publisher import Publisher
 from gateway.controlplane.state import Keys, StateError
@@ -35,6 +35,7 @@ from gateway.controlplane.steps import (
     REFUSALS,
     Step,
     called,
+    claim_of,
     endpoint_of,
     said_of,
     serve,
@@ -42,6 +43,7 @@ from gateway.controlplane.steps import (
 )
 from gateway.controlplane.store.database import Store, StoreBusy, VersionConflict
 from gateway.controlplane.store.records import (
+    AssetFile,
     Kind,
     Operation,
     Ref,
@@ -69,7 +71,7 @@ _PARENTS = {Kind.ONLINE_DEPLOYMENT: Kind.ONLINE_ENDPOINT, Kind.BATCH_DEPLOYMENT:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A change that is written. `operation` None: it has been carried out, and well."""
+    """A change that is written, and how far it has come. `operation` None: there is nothing to carry out."""
 
     resource: Resource
     operation: Operation | None
@@ -97,9 +99,12 @@ class Control:
         self.book = Book(vault, options, now)
         self._model_folders = model_folders
         self.claims = Claims()
+        # Versions of assets that are being registered or deleted, or that an apply is about to name.
+        self.asset_claims = Claims("asset")
         self.now = now
         self._tasks: set[asyncio.Task[Any]] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._resumed: dict[str, asyncio.Task[None]] = {}
         # Why the last update of a deployment failed, by "endpoint/deployment": what the publisher does not know.
         self.failed: dict[str, str] = {}
 
@@ -118,8 +123,10 @@ class Control:
         """Create or replace an endpoint or a deployment. Errors: Problem."""
         ref = Ref(kind=kind, parent=parent_name.lower(), key=name.lower())
         if kind not in (Kind.ONLINE_ENDPOINT, Kind.ONLINE_DEPLOYMENT):
-            resource, created = await self.write(lambda tx: self.book.keep(tx, ref, name, document, actor, match))
-            return Accepted(resource=resource, operation=None, created=created)
+            resource, created, kept = await self.write(
+                lambda tx: self.book.keep(tx, ref, name, document, actor, match)
+            )
+            return Accepted(resource=resource, operation=kept, created=created)
         action = "update" if kind is Kind.ONLINE_ENDPOINT else "deployment update"
         taken = await self._change(
             endpoint_of(ref),
@@ -133,8 +140,12 @@ class Control:
         ended = await self._promptly(taken.operation)
         if ended is None or ended.status is not Status.SUCCEEDED:
             return Accepted(resource=taken.resource, operation=taken.operation, created=created)
-        found = await self.get(ref)
-        return Accepted(resource=found or taken.resource, operation=None, created=created)
+        try:
+            found = await self.get(ref)
+        except StoreBusy:
+            # It is done; how it looks now can be asked for later.
+            found = None
+        return Accepted(resource=found or taken.resource, operation=ended, created=created)
 
     async def delete(self, ref: Ref, actor: Actor, *, match: Match = ANY) -> Operation | None:
         """Take away an endpoint with its deployments, or a deployment. None: it was not there. Errors: Problem."""
@@ -149,6 +160,7 @@ class Control:
 
     async def regenerate(self, endpoint: str, which: str, value: str | None, actor: Actor) -> Operation:
         """A new key, made or given; the other stays. It counts on every scorer when this returns."""
+        endpoint = endpoint.lower()
         taken = await self._change(
             endpoint,
             "key regeneration",
@@ -173,14 +185,24 @@ class Control:
         document = normal(document)
         address = assets.address_of(document)
         path = assets.local_path(address, self._model_folders, actor is FOLDER)
-        local = await asyncio.to_thread(self.models.register, LocalModel(path=path)) if path is not None else None
+        with self.asset_claims.taking(claim_of(ref), "registration"):
+            local = await self._local_files(path) if path is not None else None
 
-        def write(tx: Transaction) -> tuple[Resource, bool]:
-            files = assets.files_of_model(local) if local is not None else assets.uploaded_files(tx, kind, address)
-            return self.book.register(tx, ref, name, version, document, files, actor, match)
+            def write(tx: Transaction) -> tuple[Resource, bool]:
+                files = local if local is not None else assets.uploaded_files(tx, kind, address)
+                return self.book.register(tx, ref, name, version, document, files, actor, match)
 
-        resource, created = await self.write(write)
+            resource, created = await self.write(write)
         return Accepted(resource=resource, operation=None, created=created)
+
+    async def _local_files(self, path: Path) -> tuple[AssetFile, ...]:
+        try:
+            model = await asyncio.to_thread(self.models.register, LocalModel(path=path))
+        except ModelChanged as error:
+            raise Problem(Code.CONFLICT, str(error)) from error
+        if not model.files:
+            raise Problem(Code.INVALID_INPUT, f"there is no file {path} that can be read; accepted: a .onnx file")
+        return assets.files_of_model(model)
 
     async def apply(
         self,
@@ -218,7 +240,8 @@ class Control:
             self.book.audit(tx, actor, "delete", called(ref), "succeeded")
             return True
 
-        found: bool = await self.write(write)
+        with self.asset_claims.taking(claim_of(ref), "delete"):
+            found: bool = await self.write(write)
         return found
 
     # Reads.
@@ -275,6 +298,10 @@ class Control:
             await self._failed(operation, reason, GATEWAY)
             return
         log.warning("operation %s (%s) was interrupted and is resumed", operation.id, said_of(operation))
+        earlier = self._resumed.get(operation.endpoint)
+        if earlier is not None:
+            # One that could not be told whether it was written, and the one that its caller then asked for.
+            await asyncio.wait({earlier})
         self.claims.take(operation.endpoint, operation.action)
         try:
             steps = await self.write(lambda tx: self.book.steps_of(tx, operation))
@@ -282,7 +309,7 @@ class Control:
             await self._failed(operation, str(error), GATEWAY)
             self.claims.free(operation.endpoint)
         else:
-            self._start(operation, steps, GATEWAY)
+            self._resumed[operation.endpoint] = self._start(operation, steps, GATEWAY)
 
     async def close(self) -> None:
         """Leave what is under way to the next start."""
@@ -318,7 +345,7 @@ class Control:
             done, _ = await asyncio.wait({task}, timeout=PROMPT_S)
             if not done:
                 return None
-        return await self.operation(operation.id)
+        return await self._looked_up(operation)
 
     def _start(self, operation: Operation, steps: Sequence[Step], actor: Actor) -> asyncio.Task[None]:
         task = self._running[operation.id] = self.run(self._carry_out(operation, steps, actor))
@@ -330,7 +357,14 @@ class Control:
         task = self._running.get(operation.id)
         if task is not None:
             await asyncio.wait({task})
-        return await self.operation(operation.id) or operation
+        return await self._looked_up(operation) or operation
+
+    async def _looked_up(self, operation: Operation) -> Operation | None:
+        """None while the store is away: what was accepted is not refused for that."""
+        try:
+            return await self.operation(operation.id)
+        except StoreBusy:
+            return None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that `close` ends."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from gateway.controlplane import assets
 from gateway.controlplane.arm.ids import IdError, stored_at
@@ -19,7 +19,7 @@ from gateway.controlplane.blobs.refusals import Refusal
 from gateway.controlplane.blobs.storage import Storage
 from gateway.controlplane.control import OPERATIONS_KEPT_S, Control
 from gateway.controlplane.documents import DocumentError, from_builtins
-from gateway.controlplane.steps import references
+from gateway.controlplane.steps import claim_of, references
 from gateway.controlplane.store.database import StoreBusy
 from gateway.controlplane.store.records import ASSETS, Kind, Resource
 from gateway.controlplane.store.transaction import Transaction
@@ -56,7 +56,9 @@ class Housekeeping:
 
     async def once(self) -> None:
         before = self._control.now() - ANONYMOUS_KEPT_S
-        forgotten = await self._control.store.write(lambda tx: forget_anonymous(tx, before))
+        # What an apply is about to name stays.
+        held = self._control.asset_claims.held
+        forgotten = await self._control.store.write(lambda tx: forget_anonymous(tx, before, held))
         await self._control.store.write(lambda tx: tx.forget_operations(self._control.now() - OPERATIONS_KEPT_S))
         places = await self._control.store.read(named_places)
         collected = await collect(self._storage, places, self._limits)
@@ -67,8 +69,9 @@ class Housekeeping:
             )
 
 
-def forget_anonymous(tx: Transaction, before: float) -> int:
-    """Assets that deployments brought along, once no deployment names them; how many went."""
+def forget_anonymous(tx: Transaction, before: float, held: Collection[str] = ()) -> int:
+    """Assets that deployments brought along, once no deployment names them; how many went. `held`: claims of those
+    that stay."""
     needed: set[str] = set()
     for kind in (Kind.ONLINE_DEPLOYMENT, Kind.BATCH_DEPLOYMENT):
         for one in tx.find(kind):
@@ -79,6 +82,7 @@ def forget_anonymous(tx: Transaction, before: float) -> int:
         for one in tx.find(kind)
         if one.document.get("is_anonymous")
         and one.modified_at < before
+        and claim_of(one.ref) not in held
         and f"azureml:{one.parent_name}:{one.name}".lower() not in needed
     ]
     for one in doomed:

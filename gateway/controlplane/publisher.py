@@ -120,11 +120,18 @@ class Publisher:
             applied = await self._carry_out(spec, tolerate)
             self.desired, self.applied, self.revision = desired, applied, spec.revision
             self._rows, self._secrets, self.instances = rows, kept, instances
-            served = [Path(runtime.path) for runtime in spec.runtimes()]
-            await asyncio.to_thread(self._models.keep_only, served)
+            await self._forget_models(spec)
         for name, reason in applied.failures.items():
             log.error("deployment %s failed to load and is not served: %s", name, reason)
         return applied
+
+    async def _forget_models(self, spec: SnapshotSpec) -> None:
+        served = [Path(runtime.path) for runtime in spec.runtimes()]
+        try:
+            await asyncio.to_thread(self._models.keep_only, served)
+        except OSError as error:
+            # The change is served; what is left over goes with the next one.
+            log.warning("models that are not served any more are not removed yet: %s", error)
 
     async def scale(self, name: str, instances: int) -> None:
         """Run this many instances of "endpoint/deployment". Errors: as `load` and `publish`."""

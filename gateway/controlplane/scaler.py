@@ -16,6 +16,7 @@ from gateway.controlplane.autoscale import ScaleState, decide, utilisation
 from gateway.controlplane.control import Control
 from gateway.controlplane.steps import REFUSALS
 from gateway.controlplane.store.records import Event
+from gateway.errors import Code, Problem
 from gateway.resources import Deployment
 from gateway.telemetry.totals import ScorerTotals
 
@@ -73,11 +74,23 @@ class Scaler:
         instances, after, why = decide(deployment.scale, state, utilisation(totals, endpoint, key), self._clock())
         if instances != now:
             try:
-                await self._control.publisher.scale(name, instances)
+                # While somebody changes the endpoint it is left alone: both would load the same deployment.
+                with self._control.claims.taking(endpoint, "scaling"):
+                    if self._control.publisher.desired.deployments.get((endpoint, key)) != deployment:
+                        return
+                    await self._control.publisher.scale(name, instances)
             except REFUSALS as error:
-                log.error("deployment %s could not be scaled: %s", name, error)
+                log.log(
+                    logging.DEBUG if _is_held(error) else logging.ERROR,
+                    "deployment %s could not be scaled: %s",
+                    *(name, error),
+                )
                 return
             log.info("deployment %s: %s", name, why)
             event = Event(at=self._control.now(), endpoint=endpoint, deployment=key, name="scale", message=why)
             await self._control.write_until_done(lambda tx: tx.add_event(event))
         self._states[name] = after
+
+
+def _is_held(error: BaseException) -> bool:
+    return isinstance(error, Problem) and error.code is Code.CONFLICT

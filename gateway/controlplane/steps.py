@@ -60,7 +60,26 @@ class Step:
                 deployments = {one: value for one, value in deployments.items() if one[0] != self.ref.key}
             case None:
                 deployments.pop(key, None)
+                owner = endpoints.get(self.ref.parent)
+                if owner is not None:
+                    endpoints[self.ref.parent] = replace(
+                        owner,
+                        traffic=_without(owner.traffic, self.ref.key),
+                        mirror_traffic=_without(owner.mirror_traffic, self.ref.key),
+                    )
         return replace(desired, endpoints=endpoints, deployments=deployments)
+
+
+def without_share(document: dict[str, Any], key: str) -> dict[str, Any]:
+    """A stored endpoint without what it says of the traffic of one deployment."""
+    shares = {name: _without(document[name], key) for name in ("traffic", "mirror_traffic") if name in document}
+    kept = {name: value for name, value in document.items() if name not in shares}
+    # As documents are stored: without what is empty.
+    return kept | {name: share for name, share in shares.items() if share}
+
+
+def _without(shares: Mapping[str, int], key: str) -> dict[str, int]:
+    return {name: percent for name, percent in shares.items() if name.lower() != key}
 
 
 def users_of(tx: Transaction, asset: Resource) -> list[str]:
@@ -84,6 +103,11 @@ def references(document: dict[str, Any]) -> set[str]:
 def endpoint_of(ref: Ref) -> str:
     """The endpoint that a change of this resource holds."""
     return ref.parent or ref.key
+
+
+def claim_of(asset: Ref) -> str:
+    """What a change of an asset's version holds."""
+    return f"{asset.kind.value} {asset.parent}:{asset.key}"
 
 
 def called(ref: Ref) -> str:

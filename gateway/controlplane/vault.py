@@ -7,6 +7,7 @@ Errors: Problem for a caller who asks for what there is not; StateError for a gi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from gateway.controlplane.yaml_types import OnlineEndpointYaml, SecretYaml
 from gateway.credentials import SECRET_BYTES, digest, key_fault, make_secret, sign_token
 from gateway.errors import Code, Problem
 from gateway.resources import AuthMode, Endpoint, SecretSource
+
+log = logging.getLogger(__name__)
 
 TOKEN_SECRET = "token"  # noqa: S105 - the name that it is kept under
 
@@ -160,6 +163,15 @@ class Vault:
             self._put(tx, name, keys)
             adopted.append(name)
         return adopted
+
+    @staticmethod
+    def remove_adopted(state: Path) -> None:
+        """Call once `adopt` is committed: keys in the open go, and do not come back with an endpoint of that name."""
+        for path in (state / "keys").glob("*.json"):
+            try:
+                path.unlink()
+            except OSError as error:
+                log.warning("%s holds keys that are kept elsewhere now, and cannot be removed: %s", path, error)
 
     def _kept(self, tx: Transaction, endpoint: str) -> Keys:
         sealed = tx.secret(EndpointSecrets.name(endpoint))

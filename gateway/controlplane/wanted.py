@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.controlplane import rules
+from gateway.controlplane.arm.ids import is_asset_reference
 from gateway.controlplane.documents import from_builtins
 from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.model_files import ModelFileError, ModelReference, entry_of, reference_of
@@ -42,6 +43,10 @@ def endpoint(name: str, source: OnlineEndpointYaml, options: FolderOptions) -> E
 
 def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindModel) -> Deployment:
     place = _place(f"deployment {source.endpoint_name}/{source.name}")
+    if source.model is not None and not (isinstance(source.model, str) and is_asset_reference(source.model)):
+        # A path would be one of this machine, and nothing of it is named here.
+        place.blame("model", "found a path; accepted: a registered model, azureml:NAME:VERSION")
+        _refuse(place)
 
     def resolve(reference: ModelReference) -> AssetModel:
         return asset_model(reference, find)

@@ -61,6 +61,9 @@ def test_an_endpoint_lives_from_put_to_delete(house: House) -> None:
     assert properties["traffic"] == {}
     again = body_of(house.put(DIGITS, {"properties": {"authMode": "key", "description": "other"}}))
     assert (again["name"], again["properties"]["description"]) == ("Digits", "other")
+    # A change tells of its operation; apart from that it answers what a GET does.
+    operation = again["properties"]["properties"].pop("AzureAsyncOperationUri")
+    assert body_of(house.get(operation.removeprefix(BASE)))["status"] == "Succeeded"
     assert body_of(house.get(f"{ENDPOINTS}/DIGITS")) == again
     patched = body_of(house.patch(DIGITS, {"tags": {"team": "a"}}))
     assert (patched["tags"], patched["properties"]["description"]) == ({"team": "a"}, "other")
@@ -107,7 +110,8 @@ def test_a_block_of_ours_stays_where_a_later_put_does_not_speak_of_it(house: Hou
 def test_two_changes_at_once_lose_nothing_of_each_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between reading and writing, somebody else changes the endpoint: the change is made anew of what is there."""
     house.add_endpoint()
-    put, raced = house.control.put, []
+    put = house.control.put
+    raced: list[bool] = []
 
     async def racing(*args: Any, **kwargs: Any) -> Any:
         if not raced:

@@ -70,7 +70,8 @@ def test_the_management_document_has_every_route_of_the_table_and_no_other() -> 
 
 
 def test_the_scoring_document_has_every_route_that_is_served_and_no_other() -> None:
-    app = documents(SnapshotCell(), *[None] * 3, "")  # type: ignore[arg-type]
+    nothing: Any = None
+    app = documents(SnapshotCell(), nothing, nothing, nothing, "")
     names = {"model": "endpoint", "version": "deployment"}
     served = {
         (method, re.sub(r"{(\w+)}", lambda found: f"{{{names.get(found[1], found[1])}}}", route.path))

@@ -456,13 +456,10 @@ def test_certificate_files_that_do_not_fit_are_refused(quick_folder: Path, tmp_p
 def test_commands_for_a_gateway_that_does_not_run_say_so(quick_folder: Path, tmp_path: Path) -> None:
     gateway = GatewayProcess(quick_folder, tmp_path / "state", scorers=1)
     with gateway:
-        pass
-    for command in ("reload", "status"):
-        done = gateway.run(command)
+        unknown = gateway.run("keys", "nobody")
+        assert unknown.returncode == 3
+        assert "nobody" in unknown.stderr
+    for command in (("reload",), ("status",), ("keys", "quick"), ("export",)):
+        done = gateway.run(*command)
         assert (done.returncode, done.stdout) == (1, "")
         assert "no gateway runs on the state folder" in done.stderr
-    # Keys are read from the folder, with or without a gateway.
-    assert gateway.run("keys", "quick").returncode == 0
-    unknown = gateway.run("keys", "nobody")
-    assert unknown.returncode == 3
-    assert "nobody" in unknown.stderr

@@ -41,7 +41,10 @@ class Family:
         name, view = query.text(NAME).lower(), query.choice(VIEW)
 
         def work(tx: Transaction) -> list[list[Resource]]:
-            keys = [key for key, _, _ in tx.asset_names(self.kind) if name in ("", key)]
+            names = tx.asset_names(self.kind)
+            # What deployments brought along has no name that anybody gave it; it is found by asking for it.
+            listed = [key for key, _, latest in names if not latest.document.get("is_anonymous")]
+            keys = [key for key, _, _ in names if key == name] if name else listed
             return [tx.find(self.kind, key) for key in keys]
 
         found = [one for one in await call.read(work) if _is_in_view(_is_archived_all(one), view)]

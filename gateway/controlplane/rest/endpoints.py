@@ -168,7 +168,7 @@ def _accepted(call: Call, accepted: Accepted, status: int) -> Reply:
     operation = accepted.operation
     # The address stands in the body of one that has ended too: public samples ask it without looking.
     found = _shown(call, accepted.resource, lro.status_url(call, operation) if operation is not None else "")
-    told = lro.headers(call, operation, result=status == 202) if _is_open(operation) else {}
+    told = lro.headers(call, operation, result=status == 202) if operation is not None else {}
     return Reply(status=status, body=found.body, headers={**found.headers, **told})
 
 

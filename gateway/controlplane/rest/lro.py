@@ -16,6 +16,8 @@ from gateway.errors import Code, Problem
 LOCATION = "local"
 DEFAULT_API_VERSION = "2023-04-01"
 _AFTER = {"retry-after": "1"}
+# Of one that has ended: ask now. In Azure's own header, for Retry-After knows no less than a second.
+_AT_ONCE = {"retry-after-ms": "10"}
 _TIMEOUT = {"x-ms-async-operation-timeout": "PT1H"}
 
 
@@ -23,11 +25,11 @@ def status_url(call: Call, operation: Operation) -> str:
     return _url(call, operation, "mfeOperationsStatus")
 
 
-def headers(call: Call, operation: Operation | None, *, result: bool = False) -> dict[str, str]:
-    """The headers of an answer to a change that is still being carried out; `result`: with `Location` too."""
-    if operation is None:
-        return {}
-    found = {"azure-asyncoperation": status_url(call, operation), **_AFTER, **_TIMEOUT}
+def headers(call: Call, operation: Operation, *, result: bool = False) -> dict[str, str]:
+    """The headers of an answer to a change; `result`: with `Location` too. A change that has ended has them as well:
+    some clients read a resource whole only at the end of an operation."""
+    after = _AFTER if operation.status is Status.IN_PROGRESS else _AT_ONCE
+    found = {"azure-asyncoperation": status_url(call, operation), **after, **_TIMEOUT}
     return found | {"location": _url(call, operation, "mfeOperationResults")} if result else found
 
 

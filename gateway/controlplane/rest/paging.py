@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PAGE_MAX = 200
+PAGE_MAX = 100
 
 Keep = Callable[[Resource], bool]
 

@@ -275,7 +275,8 @@ def _rollouts() -> Schema:
     return {
         "Rollout": _stored(_object(properties)),
         "RolloutList": _page("Rollout"),
-        "RolloutRequest": _object({"properties": asked}),
+        # With or without ARM's envelope.
+        "RolloutRequest": {"anyOf": [_object({"properties": asked}), asked]},
     }
 
 

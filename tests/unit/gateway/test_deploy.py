@@ -271,8 +271,8 @@ def test_management_tokens_are_listed_made_and_ended(gateway: Gateway, capsys: C
 
 
 def test_a_rollout_is_begun_watched_and_told(gateway: Gateway, capsys: Capture) -> None:
-    shown = {"name": "green", "properties": {"status": "Running", "endedAt": None}}
-    old = {"name": "old", "properties": {"status": "Succeeded", "endedAt": "2026"}}
+    shown = {"name": "green", "properties": {"status": "Running", "ended_at": None}}
+    old = {"name": "old", "properties": {"status": "Succeeded", "ended_at": 1_800_000_000.0}}
     gateway.answers = {"/rollouts": {"value": [old, shown]}, "/rollouts/green": shown}
     gateway.answers |= {f"/rollouts/green/{one}": shown for one in ("pause", "resume", "promote", "cancel")}
     started = ("rollout", "start", "digits", "--from", "blue", "--to", "green")

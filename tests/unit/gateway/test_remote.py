@@ -32,10 +32,10 @@ def refusal(call: Callable[[], Any]) -> RemoteError:
 
 
 def test_the_gateway_of_the_state_folder_is_found_by_what_it_wrote_there(tmp_path: Path) -> None:
-    (tmp_path / "management.json").write_text(json.dumps({"url": "https://0.0.0.0:8444", "ca": "/tls/ca.pem"}))
+    (tmp_path / "management.json").write_text(json.dumps({"url": "https://0.0.0.0:8444", "certificate": "PEM"}))
     (tmp_path / "management.token").write_text("token\n")
     found = target_of(tmp_path, {})
-    assert found == Target(url="https://127.0.0.1:8444", token="token", ca="/tls/ca.pem")
+    assert found == Target(url="https://127.0.0.1:8444", token="token", certificate="PEM")
     assert "token=" not in repr(found)
     (tmp_path / "other").write_text("other")
     there = target_of(tmp_path, {"GATEWAY_CA": "mine.pem"}, token_file=str(tmp_path / "other"))
