@@ -376,7 +376,7 @@ def test_there_are_no_more_endpoints_and_deployments_than_the_settings_allow(pla
     plane.put_deployment("green")
     with pytest.raises(Problem) as caught:
         plane.put_deployment("red")
-    refused(caught, Code.INVALID_INPUT, "there would be 3 deployments; accepted: at most 2 (setting deployments_max)")
+    refused(caught, Code.INVALID_INPUT, "3 deployments; accepted: at most 2 (setting deployments_max)")
     # Those that are there may still change.
     plane.put_endpoint(tags={"a": "b"})
     plane.put_deployment(tags={"a": "b"})
