@@ -20,7 +20,7 @@ SOURCES := runtimes gateway bench tests examples
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test check fix bench bench-peers bench-figures clean distclean setup \
+.PHONY: help run test check fix bench bench-peers bench-figures prove clean distclean setup \
 	format lint types architecture unit measured coverage fault e2e gpu bench-smoke property
 
 help: ## show this list
@@ -48,6 +48,9 @@ bench-peers: $(READY_TO_TEST) ## install other servers and measure beside them (
 
 bench-figures: $(READY_TO_TEST) ## measure every promised figure (eight minutes at most; wants a quiet machine); ARGS
 	$(BIN)/python -m bench.figures $(ARGS)
+
+prove: $(READY_TO_TEST) ## kill, flip and measure the control plane (eight minutes; wants a quiet machine); ARGS
+	$(BIN)/python -m bench.control $(ARGS)
 
 setup: $(READY_TO_TEST) ## only set up for `make test`
 

@@ -43,7 +43,8 @@ async def settled(management: Management) -> tuple[list[Body], list[Body], list[
         for one in endpoints if not moving else ():
             deployments += await management.listed(f"{at.endpoint_path(one['name'])}/deployments")
         moving += [_said(one) for one in deployments if _state(one) in CHANGING]
-        if not moving:
+        # A delete that ends between the two looks changes what the first one saw.
+        if not moving and endpoints == await management.listed(at.ENDPOINTS):
             return endpoints, deployments, []
         if time.monotonic() > ends_s:
             return endpoints, deployments, [f"{', '.join(moving)} {SETTLED_WITHIN_S:.0f} s after the restart"]

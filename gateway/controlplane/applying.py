@@ -266,7 +266,8 @@ def _steps(control: Control, tx: Transaction, found: ChangeSet, actor: Actor) ->
     """What the change does to what is served. Errors: Problem with every sentence."""
     find = _finder(tx, found)
     world = _world(tx, found)
-    problems = list(_traffic_left(found, world))
+    # By sentence: what is wrong with an endpoint is found again with each of its deployments.
+    problems = {said: said for said in _traffic_left(found, world)}
     steps = [Step(ref=one.ref) for one in found.deletes if one.ref.kind in _ONLINE]
     for change in found.upserts:
         assert change.wanted is not None
@@ -279,9 +280,10 @@ def _steps(control: Control, tx: Transaction, found: ChangeSet, actor: Actor) ->
                 continue
             steps.append(Step(ref=change.ref, value=_checked(control, change.wanted, world, find)))
         except (Problem, ModelFileError) as error:
-            problems += _said(change.wanted, error)
+            for sentence, said in _said(change.wanted, error).items():
+                problems.setdefault(sentence, said)
     if problems:
-        raise documents.refused(problems)
+        raise documents.refused(problems.values())
     control.book.check_totals(len(world.endpoints), sum(map(len, world.under.values())))
     return steps
 
@@ -309,7 +311,9 @@ def _is_served(change: Change) -> bool:
 
 def _checked(control: Control, one: Wanted, world: _World, find: FindModel) -> Endpoint | Deployment:
     options = control.book.options
-    siblings = {(key, name) for key, names in world.under.items() for name in names}
+    owner_key = endpoint_of(one.ref)
+    # The totals over all endpoints are told once, by `check_totals`.
+    siblings = {(owner_key, name) for name in world.under.get(owner_key, ())}
     if isinstance(one.document, OnlineEndpointYaml):
         endpoint = documents.endpoint(one.name, one.document, options)
         documents.check(endpoint, [], options.limits, siblings)
@@ -325,9 +329,10 @@ def _checked(control: Control, one: Wanted, world: _World, find: FindModel) -> E
     return deployment
 
 
-def _said(one: Wanted, error: Problem | ModelFileError) -> list[str]:
+def _said(one: Wanted, error: Problem | ModelFileError) -> dict[str, str]:
+    """Sentences with where the document was written, by the bare sentence."""
     details = error.details if isinstance(error, Problem) and error.details else (str(error),)
-    return [f"{one.label}: {said}" if one.label else said for said in details]
+    return {said: f"{one.label}: {said}" if one.label else said for said in details}
 
 
 def _world(tx: Transaction, found: ChangeSet) -> _World:

@@ -360,8 +360,9 @@ class Plane:
                     keys = self.run(self.control.keys(ref.key))
                     assert one.auth.key_digests == (digest(keys.primary), digest(keys.secondary))
             elif isinstance(source, OnlineDeploymentYaml):
-                assert self.served(ref.key, ref.parent) == source.model
-                assert self.get(_model_ref(str(source.model))) is not None
+                model = self.need(_model_ref(str(source.model)))
+                runtime = serves.endpoints[ref.parent].deployments[ref.key].runtime
+                assert runtime.sha256 in {file.sha256 for file in model.files}
         for resource in resources:
             assert resource.state.value in ("Succeeded", "Failed")
             assert bool(resource.reason) == (resource.state.value == "Failed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,6 @@ def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
 
 
 @pytest.fixture
-def impatient(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Changes are answered before they have ended."""
-    monkeypatch.setattr(control, "PROMPT_S", 0.0)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From when it is called, changes are answered before they have ended."""
+    return lambda: monkeypatch.setattr(control, "PROMPT_S", 0.0)

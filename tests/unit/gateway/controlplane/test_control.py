@@ -15,10 +15,12 @@ from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.matching import Match, etag_of
 from gateway.controlplane.rules import Limits
 from gateway.controlplane.state import Keys
+from gateway.controlplane.store.database import StoreBusy
 from gateway.controlplane.store.records import Kind, Operation, Ref, Resource, State, Status
+from gateway.controlplane.yaml_types import BatchDeploymentYaml, BatchEndpointYaml
 from gateway.credentials import digest
 from gateway.errors import Code, Problem
-from tests.support.plane import ANN, D, E, Plane, deployment, deployment_ref, endpoint_ref
+from tests.support.plane import ANN, D, Plane, deployment, deployment_ref, endpoint_ref
 from tests.support.stores import resource as stored_resource
 
 
@@ -199,8 +201,6 @@ def test_an_outcome_is_written_later_if_the_store_is_away(plane: Plane, caplog: 
 def test_what_was_accepted_is_not_refused_because_its_end_cannot_be_read(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gateway.controlplane.store.database import StoreBusy
-
     async def busy(work: object) -> None:
         raise StoreBusy("the database is locked")
 
@@ -220,8 +220,6 @@ async def _secrets(plane: Plane) -> object:
 def test_the_resource_as_it_was_accepted_is_shown_where_it_cannot_be_read_again(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gateway.controlplane.store.database import StoreBusy
-
     async def busy(ref: Ref) -> Resource:
         raise StoreBusy("the database is locked")
 
@@ -266,9 +264,9 @@ def test_a_deployment_that_never_loaded_stays_visible_takes_no_traffic_and_heals
     failed = plane.put_deployment("green")
     assert failed.created
     assert plane.need(deployment_ref("green")).served is None
-    for shares in ({"traffic": {"green": 100}}, {"traffic": {"blue": 100}, "mirror_traffic": {"green": 10}}):
+    for traffic, mirror in (({"green": 100}, {}), ({"blue": 100}, {"green": 10})):
         with pytest.raises(Problem) as caught:
-            plane.put_endpoint(**shares)
+            plane.put_endpoint(traffic=traffic, mirror_traffic=mirror)
         refused(caught, Code.INVALID_INPUT, "deployment green takes no traffic yet: its state is Failed", ": no")
     plane.agree()
     plane.restart()
@@ -561,8 +559,6 @@ def test_an_endpoint_gives_what_its_mode_has(plane: Plane) -> None:
 
 
 def put_batch(plane: Plane, parent: str = "", name: str = "nightly", **members: object) -> Accepted:
-    from gateway.controlplane.yaml_types import BatchDeploymentYaml, BatchEndpointYaml
-
     if parent:
         document: object = BatchDeploymentYaml(name=name, endpoint_name=parent, **members)  # type: ignore[arg-type]
         kind = Kind.BATCH_DEPLOYMENT
@@ -630,7 +626,3 @@ def test_an_operation_that_nobody_runs_is_looked_up(plane: Plane) -> None:
     stranger = Operation(id="x", action="update", actor="ann", started_at=1.0)
     assert plane.run(plane.control.ended(stranger)) == stranger
     assert plane.run(plane.control.operation("x")) is None
-
-
-def test_kinds_are_as_they_are_called() -> None:
-    assert (E, D) == (Kind.ONLINE_ENDPOINT, Kind.ONLINE_DEPLOYMENT)
