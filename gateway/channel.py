@@ -141,6 +141,21 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
     timeout_s: float
 
 
+class WorkerGone(msgspec.Struct, frozen=True, tag=True):
+    """A worker of a script's pool has ended: what it had taken fails."""
+
+    pool: str
+    worker: int
+
+
+class Recycle(msgspec.Struct, frozen=True, tag=True):
+    """A scorer tells the supervisor of a worker that still runs this request, long after its deadline."""
+
+    pool: str
+    worker: int
+    request: int
+
+
 class Done(msgspec.Struct, frozen=True, tag=True):
     """It is done."""
 
@@ -166,6 +181,8 @@ Message = (
     | ReloadTls
     | Cover
     | Drain
+    | WorkerGone
+    | Recycle
     | Done
     | Failed
 )

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
+from gateway import fd_channel
 from gateway.channel import (
     Abort,
     Channel,
@@ -28,18 +29,21 @@ from gateway.channel import (
     Collected,
     Commit,
     Cover,
+    Done,
     Drain,
     Load,
     LoadDone,
     Message,
     Prepare,
     Prepared,
+    Recycle,
     ReloadTls,
     RemoteFailed,
     ScorerDied,
     ScorerSettings,
     Start,
     Unload,
+    WorkerGone,
 )
 from gateway.seats import SeatTable
 from gateway.snapshot import DeploymentSpec, LearnedByName, SnapshotSpec
@@ -73,6 +77,9 @@ class ScorerProcess:
         self._fleet = fleet
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
+        # Where descriptors are given to it.
+        self._fds: socket.socket | None = None
+        self._giving = asyncio.Lock()
         self._is_started = False
         # Loads that it has not answered, also those that nobody waits for any more.
         self._loading: set[asyncio.Task[Message]] = set()
@@ -93,14 +100,16 @@ class ScorerProcess:
     async def start(self) -> None:
         """Start the process and tell it who it is."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
+        self._close_fds()
+        self._fds, inbox = fd_channel.pair()
+        with theirs, inbox:
             listening = [sock.fileno() for sock in self._fleet.sockets]
             self._process = await asyncio.create_subprocess_exec(
                 # -P: the folder that the gateway was started in is no place to import from.
                 *(sys.executable, "-P", "-m", "gateway.scorer"),
                 *("--channel-fd", str(theirs.fileno()), "--seats-fd", str(self._fleet.seats_fd)),
-                *("--listen-fds", *map(str, listening)),
-                pass_fds=(theirs.fileno(), self._fleet.seats_fd, *listening),
+                *("--fds-fd", str(inbox.fileno()), "--listen-fds", *map(str, listening)),
+                pass_fds=(theirs.fileno(), inbox.fileno(), self._fleet.seats_fd, *listening),
                 stdin=asyncio.subprocess.DEVNULL,
                 # stdout is the supervisor's alone; whatever a native library prints is a log.
                 stdout=STDERR_FD,
@@ -113,6 +122,22 @@ class ScorerProcess:
         await self.call(Start(index=self.index, settings=self._fleet.settings), START_TIMEOUT_S)
         self.answered_s = asyncio.get_running_loop().time()
         self._is_started = True
+        for label, fds in list(self._fleet.given.items()):
+            await self.give(label, fds[self.index])
+
+    async def give(self, label: str, fds: tuple[int, ...]) -> None:
+        """Give it these descriptors under this name; none: it is to forget the name. One that is not up gets what is
+        given at its start."""
+        if self._fds is not None and self._is_started:
+            # A scorer that dies meanwhile is replaced, and so is what it was given.
+            async with self._giving:
+                with contextlib.suppress(OSError):
+                    await fd_channel.send(self._fds, label, fds)
+
+    async def tell_gone(self, pool: str, worker: int) -> None:
+        # What a scorer that is gone had asked for is nobody's any more.
+        with contextlib.suppress(ScorerDied, RemoteFailed):
+            await self.call(WorkerGone(pool=pool, worker=worker))
 
     async def call(self, message: Message, timeout_s: float | None = None) -> Message:
         if self._channel is None:
@@ -204,6 +229,12 @@ class ScorerProcess:
         """A scorer whose channel is closed ends by itself."""
         if self._channel is not None:
             self._channel.close()
+        self._close_fds()
+
+    def _close_fds(self) -> None:
+        fds, self._fds = self._fds, None
+        if fds is not None:
+            fds.close()
 
     async def end(self) -> None:
         """End the process now, and wait until it has."""
@@ -273,6 +304,11 @@ class Fleet:
         self.ledger = Ledger()
         # What a replacement could not load again, with the reason, by "endpoint/deployment".
         self.degraded: dict[str, str] = {}
+        # The descriptors that scorers hold, by name; one entry for each scorer.
+        self.given: dict[str, list[tuple[int, ...]]] = {}
+        # Told of (pool, worker, request) where a scorer finds that a script's worker hangs.
+        self.on_recycle: Callable[[str, int, int], None] = _ignore
+        self._telling: set[asyncio.Task[None]] = set()
         # Whose sockets the others were told to accept from.
         self._covered: tuple[int, ...] = ()
         self._is_stopping = False
@@ -320,8 +356,36 @@ class Fleet:
         if totals is not None:
             self.ledger.collected(scorer.index, totals)
 
+    # Pools of script workers.
+
+    @property
+    def count(self) -> int:
+        return len(self.scorers)
+
+    async def give(self, label: str, fds: list[tuple[int, ...]]) -> None:
+        """Give each scorer its descriptors under this name, and each that takes its place. They stay the caller's,
+        open until they are taken back."""
+        self.given[label] = fds
+        await asyncio.gather(*(scorer.give(label, fds[scorer.index]) for scorer in self.scorers))
+
+    async def take_back(self, label: str) -> None:
+        """Scorers close what came under this name; sockets that they use stay open until they close those."""
+        if self.given.pop(label, None) is not None:
+            await asyncio.gather(*(scorer.give(label, ()) for scorer in self.scorers))
+
+    def worker_gone(self, pool: str, worker: int) -> None:
+        """Tell all scorers that a worker has ended."""
+        for scorer in self.scorers:
+            if scorer.is_up:
+                telling = asyncio.create_task(scorer.tell_gone(pool, worker))
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)
+
     async def handle(self, message: Message) -> Message:
-        """What a scorer asks of the supervisor: the counters of all."""
+        """What a scorer asks of the supervisor: the counters of all; or tells it: a worker that hangs."""
+        if isinstance(message, Recycle):
+            self.on_recycle(message.pool, message.worker, message.request)
+            return Done()
         return Collected(totals=await self.collect())
 
     async def reload_tls(self, pair: Pair) -> None:
@@ -432,6 +496,10 @@ class Fleet:
             # It is watched again at once: a process that is still there is ended, and the next pause is longer.
             log.error("the replacement of scorer %d failed: %s", scorer.index, error)
             scorer.kill()
+
+
+def _ignore(pool: str, worker: int, request: int) -> None:
+    """Nobody keeps script workers here."""
 
 
 def _verb(message: Message) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from runtimes import BatchingSpec
 
@@ -98,6 +98,44 @@ class AssetModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTree:
+    """A file or folder where a folder of YAML says it is; serving it registers its content."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetTree:
+    """A registered file or folder: `files` are (path inside, SHA-256, bytes). `folder` is the name that holds them,
+    "" for a single file."""
+
+    reference: str
+    files: tuple[tuple[str, str, int], ...] = ()
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptEnvironment:
+    """What a script runs in: a registered environment's document and build context, or only a name."""
+
+    reference: str = ""
+    document: dict[str, Any] | None = None
+    files: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """A scoring script: its folder, its file in it, and what it finds when it runs."""
+
+    code: LocalTree | AssetTree
+    scoring_script: str
+    model: LocalTree | AssetTree | None = None
+    environment: ScriptEnvironment = field(default_factory=ScriptEnvironment)
+    variables: dict[str, str] = field(default_factory=dict)
+    init_timeout_s: float = 310.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
     """What a deployment asks of autoscale: `min_instances` and `max_instances` are kept whatever is seen."""
 
@@ -109,12 +147,16 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One way of serving one model. `max_pending` None: bounded by the queue limit and deadlines alone. `scale` None:
-    exactly `instance_count` instances."""
+    """One way of serving one model, natively or by a script: exactly one of `model` and `script` is given.
+
+    `max_pending` None: bounded by the queue limit and deadlines alone. `scale` None: exactly `instance_count`
+    instances.
+    """
 
     name: str
     endpoint_name: str
-    model: LocalModel | AssetModel
+    model: LocalModel | AssetModel | None = None
+    script: Script | None = None
     description: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
@@ -138,10 +180,18 @@ class Deployment:
 
     @property
     def max_pending(self) -> int | None:
-        """Contract section 1: twice the concurrent requests of all instances, where the YAML sets them."""
-        if self.max_concurrent_requests_per_instance is None:
-            return None
-        return 2 * self.max_concurrent_requests_per_instance * self.instance_count
+        """Contract section 1: twice the concurrent requests of all instances."""
+        concurrent = self.max_concurrent_requests_per_instance
+        if concurrent is None:
+            # Scripts keep Azure's default; a natively served model batches, which makes it meaningless.
+            concurrent = 1 if self.script is not None else None
+        return None if concurrent is None else 2 * concurrent * self.workers
+
+    @property
+    def workers(self) -> int:
+        """Processes that run the script: for each instance as many as WORKER_COUNT says."""
+        count = self.script.variables.get("WORKER_COUNT", "1") if self.script is not None else "1"
+        return self.instance_count * (int(count) if count.isdecimal() and int(count) else 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ import uvloop
 from gateway.channel import (
     Abort,
     Channel,
+    ChannelClosed,
     Collect,
     Collected,
     Commit,
@@ -33,17 +34,22 @@ from gateway.channel import (
     Load,
     Message,
     Prepare,
+    Recycle,
     ReloadTls,
+    RemoteFailed,
     ScorerSettings,
     Start,
     Unload,
+    WorkerGone,
 )
 from gateway.dataplane.app import ScoringApp
 from gateway.dataplane.documents import documents
 from gateway.dataplane.lane import ScoringLane
 from gateway.dataplane.live import SnapshotCell
+from gateway.dataplane.load import WorkerPools
 from gateway.dataplane.prepare import Preparer
 from gateway.dataplane.score import Scoring, ScoringOptions
+from gateway.fd_channel import FdInbox
 from gateway.listener import HttpServer
 from gateway.seats import SeatTable
 from gateway.telemetry.logs import configure
@@ -60,14 +66,22 @@ GC_THRESHOLD = 50_000
 # How long a thread may hold Python's lock while the event loop waits for it. The default of 5 ms would add that
 # much to a request whenever an instance thread is between two runs.
 SWITCH_INTERVAL_S = 1e-4
+# The supervisor sends a pool's sockets before it asks for what needs them.
+SOCKETS_TIMEOUT_S = 10.0
+RECYCLE_TIMEOUT_S = 10.0
 
 
 class Scorer:
     """Answers the supervisor's messages."""
 
-    def __init__(self, listening: list[socket.socket], seats_fd: int) -> None:
+    def __init__(
+        self, listening: list[socket.socket], seats_fd: int, descriptors: socket.socket | None = None
+    ) -> None:
+        """`descriptors`: where the sockets of script workers come from; without, no script can be loaded."""
         self._listening = listening
         self._seats_fd = seats_fd
+        self._inbox = FdInbox(descriptors) if descriptors is not None else None
+        self._recycling: set[asyncio.Task[None]] = set()
         self._is_listening = False
         self._preparing = asyncio.Lock()
         self._settings: ScorerSettings | None = None
@@ -76,7 +90,11 @@ class Scorer:
     async def run(self, channel_socket: socket.socket) -> None:
         """Serve until the supervisor closes the channel: after a drain, or because it is gone."""
         self._channel = await Channel.over(channel_socket, self._handle)
+        if self._inbox is not None:
+            self._inbox.attach(asyncio.get_running_loop())
         await self._channel.serve()
+        if self._inbox is not None:
+            self._inbox.close()
         if self._settings is not None:
             await self._server.close()
             self._preparer.close()
@@ -107,6 +125,8 @@ class Scorer:
                     reload(self._context, message.pair)
             case Cover():
                 await self._server.cover({index: self._listening[index] for index in message.scorers})
+            case WorkerGone():
+                self._preparer.worker_gone(message.pool, message.worker)
             case Drain():
                 await self._drain(message)
             case _:
@@ -129,6 +149,7 @@ class Scorer:
             index=start.index,
             scorers=settings.scorers,
             scheduler=scheduler,
+            pools=WorkerPools(sockets=self._sockets, recycle=self._recycle) if self._inbox is not None else None,
         )
         if settings.tls is not None:
             self._context = make_context(settings.tls, settings.tls_profile)
@@ -156,6 +177,25 @@ class Scorer:
         self._record.edge_refused(self._server.edge.refused)
         return self._record.snapshot()
 
+    async def _sockets(self, pool: str) -> tuple[socket.socket, socket.socket]:
+        """Where a pool's work goes to and its replies come from. Errors: TimeoutError."""
+        assert self._inbox is not None
+        work, replies = await self._inbox.wait_for(pool, SOCKETS_TIMEOUT_S)
+        return work, replies
+
+    def _recycle(self, pool: str, worker: int, request: int) -> None:
+        """Tell the supervisor of a worker that hangs."""
+        telling = asyncio.create_task(self._tell(Recycle(pool=pool, worker=worker, request=request)))
+        self._recycling.add(telling)
+        telling.add_done_callback(self._recycling.discard)
+
+    async def _tell(self, message: Recycle) -> None:
+        try:
+            await self._channel.call(message, RECYCLE_TIMEOUT_S)
+        except (ChannelClosed, RemoteFailed, TimeoutError) as error:
+            # The supervisor looks after hung workers by itself too.
+            log.warning("the supervisor did not hear of a hung worker of %s: %s", message.pool, error)
+
     async def _gather(self) -> Collected:
         """All scorers' counters, summed by the supervisor."""
         answer = await self._channel.call(Gather(), timeout_s=5)
@@ -182,12 +222,13 @@ async def _main(args: argparse.Namespace) -> None:
         sock.setblocking(False)
     channel = socket.socket(fileno=args.channel_fd)
     channel.setblocking(False)
-    await Scorer(listening, args.seats_fd).run(channel)
+    await Scorer(listening, args.seats_fd, socket.socket(fileno=args.fds_fd)).run(channel)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="gateway.scorer")
     parser.add_argument("--channel-fd", type=int, required=True)
+    parser.add_argument("--fds-fd", type=int, required=True)
     parser.add_argument("--listen-fds", type=int, nargs="+", required=True)
     parser.add_argument("--seats-fd", type=int, required=True)
     args = parser.parse_args()

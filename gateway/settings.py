@@ -262,6 +262,21 @@ class Settings:
         _FOLDERS,
         "Folders of this machine from which models may be registered over the network as file:///path.",
     )
+    environment_build_timeout_s: float = _setting(
+        1800.0, _seconds(10, 86_400), "How long building a script's environment may take, in seconds."
+    )
+    environment_max_bytes: int = _setting(
+        20 * 1024 * _MIB, _integer(_MIB, 1 << 50), "Most bytes of one built environment on the disk."
+    )
+    script_memory_bytes: int = _setting(
+        0, _integer(0, 1 << 50), "Most address space of a worker process of a script, in bytes. 0: no bound."
+    )
+    script_files_max: int = _setting(1024, _integer(16, 1_000_000), "Most open files of a worker process.")
+    script_sandbox: Literal["none", "bwrap"] = _setting(
+        "none",
+        _choice("none", "bwrap"),
+        "How worker processes are shut in: bwrap gives them no network and a file system that they cannot change.",
+    )
     people_issuer: str = _setting("", _TEXT, "Issuer of tokens for people who manage the gateway (OpenID Connect).")
     people_audience: str = _setting("", _TEXT, "Audience of these tokens; with people_issuer.")
     people_jwks_uri: str = _setting("", _TEXT, "Where these tokens' keys are; empty: the issuer's discovery says.")

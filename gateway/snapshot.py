@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from runtimes import Learned, RuntimeSpec
+from runtimes import Learned, RuntimeSpec, ScriptSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,11 @@ class AuthSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentSpec:
-    """`seat` is the deployment's row in the shared table of pending requests, -1 where `pending_max` is 0 (none)."""
+    """`seat` is the deployment's row in the shared table of pending requests, -1 where `pending_max` is 0 (none).
+
+    With `script`, it is served by that pool of workers, and `runtime` names no file. `failure`: why it cannot be
+    served, found out before any scorer was asked.
+    """
 
     name: str
     runtime: RuntimeSpec
@@ -42,6 +46,8 @@ class DeploymentSpec:
     pending_max: int
     seat: int
     body_bytes_max: int
+    script: ScriptSpec | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

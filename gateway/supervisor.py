@@ -33,6 +33,7 @@ from gateway.controlplane.reconcile import ChangeRefused
 from gateway.controlplane.rest.urls import Urls
 from gateway.controlplane.state import State, StateError, open_state, write_private
 from gateway.controlplane.store.database import StoreBusy, StoreError
+from gateway.crews import Crews
 from gateway.errors import Problem
 from gateway.fleet import Fleet
 from gateway.listener import HttpLimits, HttpServer, PortInUse, bind
@@ -115,6 +116,7 @@ class Supervisor:
         self._tls: Pair | None = None
         self._gpus = GpuWatch()
         self._fleet: Fleet | None = None
+        self._crews: Crews | None = None
         self._control: asyncio.Server | None = None
 
     # Start.
@@ -165,6 +167,9 @@ class Supervisor:
         self._seats = SeatTable(seats_fd, scorers)
         self._fleet = Fleet(scorer_settings, sockets, self._seats, seats_fd, self._count_restart)
         self._publisher.attach(self._fleet, self._seats)
+        self._crews = Crews(self._fleet)
+        self._fleet.on_recycle = self._crews.recycle
+        self._plane.scripts.attach(self._crews)
         # The scorers start while the models are linked and hashed; the change waits for them.
         self._fleet.start_soon()
         telemetry = await self._listen(settings.telemetry, telemetry_app(self))
@@ -215,6 +220,8 @@ class Supervisor:
         for server in self._servers:
             await server.close()
         await self._plane.close()
+        if self._crews is not None:
+            await self._crews.close(0.0)
         if self._fleet is not None:
             await self._fleet.stop()
         if self._control is not None:
@@ -487,7 +494,7 @@ def _default_scorers(desired: Desired) -> int:
     return max(1, min(available_cores(), available_memory() // copy_bytes))
 
 
-def _size(model: AssetModel | LocalModel) -> int:
+def _size(model: AssetModel | LocalModel | None) -> int:
     return sum(size for _, _, size in model.files) if isinstance(model, AssetModel) else 0
 
 

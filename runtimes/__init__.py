@@ -16,6 +16,10 @@ from runtimes.errors import (
 )
 from runtimes.observer import NullObserver, Observer
 from runtimes.onnx.external import files as model_files
+from runtimes.script import WORKER_LIB
+from runtimes.script.client import ScriptAnswer, ScriptClient, ScriptRequest
+from runtimes.script.spec import ScriptSpec
+from runtimes.script.worker_lib.igw_worker import state as worker_state
 from runtimes.session import Session
 from runtimes.signature import Signature, TensorSpec
 from runtimes.spec import (
@@ -31,6 +35,7 @@ from runtimes.tensor import BY_V2_NAME, Array, Datatype, Tensors
 
 __all__ = [
     "BY_V2_NAME",
+    "WORKER_LIB",
     "Array",
     "BatchLimits",
     "BatchingSpec",
@@ -50,6 +55,10 @@ __all__ = [
     "RuntimeFault",
     "RuntimeSpec",
     "Scheduler",
+    "ScriptAnswer",
+    "ScriptClient",
+    "ScriptRequest",
+    "ScriptSpec",
     "Session",
     "Signature",
     "TensorSpec",
@@ -63,4 +72,5 @@ __all__ = [
     "model_files",
     "now_ns",
     "same_but_capacity",
+    "worker_state",
 ]

@@ -67,7 +67,7 @@ HOUSES = {
     "watchfiles": ("gateway.supervisor",),
     "simdjson": ("gateway.dataplane.codecs.buffers",),
     "pynvml": ("gateway.telemetry.gpu",),
-    "mmap": ("gateway.seats", "runtimes.onnx.external"),
+    "mmap": ("gateway.seats", "runtimes.onnx.external", "runtimes.script.worker_lib.igw_worker.wire"),
 }
 
 # Only these may look behind the front door of `runtimes`.

@@ -40,18 +40,18 @@ from gateway.controlplane.plan import Secrets
 from gateway.controlplane.steps import (
     REFUSALS,
     Step,
+    asset_finder,
     called,
     claim_of,
     edited,
     endpoint_of,
-    model_finder,
     serve,
     users_of,
 )
 from gateway.controlplane.store.errors import StoreBusy
 from gateway.controlplane.store.records import ASSETS, Kind, Operation, Ref, Resource, State, Status
 from gateway.controlplane.store.transaction import Transaction
-from gateway.controlplane.wanted import FindModel
+from gateway.controlplane.wanted import FindAsset
 from gateway.controlplane.yaml_types import ModelYaml, OnlineDeploymentYaml, OnlineEndpointYaml
 from gateway.errors import Code, Problem
 from gateway.problem import internal
@@ -309,7 +309,7 @@ def _is_served(change: Change) -> bool:
     return change.before is not None and change.before.served == to_builtins(change.wanted.document)
 
 
-def _checked(control: Control, one: Wanted, world: _World, find: FindModel) -> Endpoint | Deployment:
+def _checked(control: Control, one: Wanted, world: _World, find: FindAsset) -> Endpoint | Deployment:
     options = control.book.options
     owner_key = endpoint_of(one.ref)
     # The totals over all endpoints are told once, by `check_totals`.
@@ -358,14 +358,14 @@ def _place(world: _World, ref: Ref, document: msgspec.Struct) -> None:
         world.under.setdefault(ref.parent, set()).add(ref.key)
 
 
-def _finder(tx: Transaction, found: ChangeSet) -> FindModel:
-    """Looks up models among what the change registers, then among what is registered."""
-    stored = model_finder(tx)
+def _finder(tx: Transaction, found: ChangeSet) -> FindAsset:
+    """Looks up assets among what the change registers, then among what is registered."""
+    stored = asset_finder(tx)
     new = {change.ref: change.wanted for change in found.upserts if change.wanted is not None}
 
-    def find(name: str, version: str) -> Resource | None:
-        one = new.get(Ref(kind=Kind.MODEL, parent=name.lower(), key=version.lower()))
-        return _as_resource(one) if one is not None else stored(name, version)
+    def find(kind: Kind, name: str, version: str) -> Resource | None:
+        one = new.get(Ref(kind=kind, parent=name.lower(), key=version.lower()))
+        return _as_resource(one) if one is not None else stored(kind, name, version)
 
     return find
 
@@ -391,7 +391,7 @@ def _served(control: Control, tx: Transaction) -> tuple[Desired, dict[str, str]]
     endpoints: dict[str, Endpoint] = {}
     deployments: dict[tuple[str, str], Deployment] = {}
     broken: dict[str, str] = {}
-    find = model_finder(tx)
+    find = asset_finder(tx)
     for resource in (one for kind in _ONLINE for one in tx.find(kind)):
         if resource.served is None:
             continue

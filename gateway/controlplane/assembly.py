@@ -42,9 +42,12 @@ from gateway.controlplane.rollout.runner import Rollouts, steady
 from gateway.controlplane.rollout.view import describe
 from gateway.controlplane.rollout_world import RolloutWorld
 from gateway.controlplane.scaler import Scaler
+from gateway.controlplane.scripts import Limits as ScriptLimits
+from gateway.controlplane.scripts import Scripts
 from gateway.controlplane.state import State
 from gateway.controlplane.store.database import Store
 from gateway.controlplane.vault import Vault
+from gateway.environments import EnvironmentLimits, Environments
 from gateway.errors import Problem
 from gateway.resources import Oidc
 from gateway.settings import Settings
@@ -90,7 +93,24 @@ class ControlPlane:
         self.vault = Vault(store, keyring, environ)
         models = ModelStore(self._files, state.path / "models", copies=settings.copy_models)
         defaults = Defaults(body_bytes_max=settings.max_body_bytes, cache_dir=str(state.path / "cache"))
-        self.publisher = Publisher(models, defaults)
+        self.scripts = Scripts(
+            # No links: a script may write where it reads.
+            trees=ModelStore(self._files, state.path / "scripts", links=False),
+            environments=Environments(
+                state.path / "environments",
+                self._files,
+                EnvironmentLimits(
+                    build_timeout_s=settings.environment_build_timeout_s, bytes_max=settings.environment_max_bytes
+                ),
+            ),
+            folder=state.path / "workers",
+            limits=ScriptLimits(
+                memory_bytes=settings.script_memory_bytes,
+                files_max=settings.script_files_max,
+                sandbox=settings.script_sandbox,
+            ),
+        )
+        self.publisher = Publisher(models, defaults, self.scripts)
         self.control = Control(
             store=store,
             publisher=self.publisher,
@@ -213,6 +233,7 @@ class ControlPlane:
 
     async def close(self) -> None:
         await self.control.close()
+        await self.scripts.close()
         if self.doorkeeper is not None:
             await self.doorkeeper.close()
         self._files.close()

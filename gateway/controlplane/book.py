@@ -20,7 +20,7 @@ from gateway.controlplane.authorize import Actor
 from gateway.controlplane.documents import from_builtins, normal_form, to_builtins
 from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.matching import ANY, Match
-from gateway.controlplane.steps import Step, called, endpoint_of, model_finder, without_share
+from gateway.controlplane.steps import Step, asset_finder, called, endpoint_of, without_share
 from gateway.controlplane.store.records import (
     AssetFile,
     AuditEntry,
@@ -36,7 +36,7 @@ from gateway.controlplane.store.transaction import Transaction
 from gateway.controlplane.vault import Vault
 from gateway.controlplane.yaml_types import OnlineDeploymentYaml, OnlineEndpointYaml
 from gateway.errors import Code, Problem
-from gateway.resources import AssetModel, Deployment, Endpoint
+from gateway.resources import AssetModel, AssetTree, Deployment, Endpoint
 
 _PARENTS = {Kind.ONLINE_DEPLOYMENT: Kind.ONLINE_ENDPOINT, Kind.BATCH_DEPLOYMENT: Kind.BATCH_ENDPOINT}
 
@@ -72,9 +72,8 @@ class Book:
         match.check(existing, called(ref))
         document = normal(document)
         value = self.checked(tx, ref, document, existing)
-        if isinstance(value, Deployment) and isinstance(value.model, AssetModel):
-            # What "latest" means is settled now, and does not change under the deployment.
-            document = msgspec.structs.replace(document, model=value.model.reference)
+        if isinstance(value, Deployment):
+            document = _pinned(document, value)
         resource = self.upserted(ref, existing, parent_name, name, document, actor)
         resource = tx.put(resource, expected=existing.version if existing is not None else None)
         if ref.kind is Kind.ONLINE_ENDPOINT:
@@ -112,7 +111,7 @@ class Book:
         owner = tx.get(Ref(kind=Kind.ONLINE_ENDPOINT, key=ref.parent))
         if owner is None or owner.state is State.DELETING:
             raise Problem(Code.NOT_FOUND, f"there is no online endpoint {ref.parent}; create it first")
-        found = wanted.deployment(document, self.options, model_finder(tx))
+        found = wanted.deployment(document, self.options, asset_finder(tx))
         parent = from_builtins(Kind.ONLINE_ENDPOINT, owner.document)
         assert isinstance(parent, OnlineEndpointYaml)
         siblings = [(ref.parent, one.ref.key) for one in tx.find(Kind.ONLINE_DEPLOYMENT, ref.parent)]
@@ -186,7 +185,7 @@ class Book:
             if owner is None:
                 raise Problem(Code.NOT_FOUND, f"there is no batch endpoint {ref.parent}; create it first")
             parent_name = owner.name
-        wanted.check_batch(document, model_finder(tx))
+        wanted.check_batch(document, asset_finder(tx))
         moved = self.upserted(ref, existing, parent_name, name, document, actor)
         moved = replace(moved, state=State.SUCCEEDED, served=moved.document)
         resource = tx.put(moved, expected=existing.version if existing is not None else None)
@@ -379,6 +378,25 @@ def refuse_never_ready(endpoint: Endpoint, deployments: Mapping[str, Resource]) 
                 Code.INVALID_INPUT,
                 f"deployment {target.name} takes no traffic yet: its state is {target.state}{said}",
             )
+
+
+def _pinned(document: msgspec.Struct, value: Deployment) -> msgspec.Struct:
+    """What "latest" means is settled now, and does not change under the deployment."""
+    assert isinstance(document, OnlineDeploymentYaml)
+    if isinstance(value.model, AssetModel):
+        return msgspec.structs.replace(document, model=value.model.reference)
+    script = value.script
+    if script is None:
+        return document
+    code = document.code_configuration
+    if code is not None and isinstance(script.code, AssetTree):
+        code = msgspec.structs.replace(code, code=script.code.reference)
+    return msgspec.structs.replace(
+        document,
+        code_configuration=code,
+        model=script.model.reference if isinstance(script.model, AssetTree) else document.model,
+        environment=script.environment.reference or document.environment,
+    )
 
 
 def normal(document: msgspec.Struct) -> msgspec.Struct:

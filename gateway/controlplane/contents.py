@@ -134,7 +134,7 @@ class _Resolving:
         inline = given if isinstance(given, ModelYaml) else ModelYaml(path=given)
         key = "model" if isinstance(given, str) else "model.path"
         try:
-            if isinstance(document, OnlineDeploymentYaml):
+            if isinstance(document, OnlineDeploymentYaml) and document.code_configuration is None:
                 files, address = self._onnx(given, source.place.file.parent)
             else:
                 files, address = self._below(inline.path, source)

@@ -273,8 +273,11 @@ class Control:
         return await self.store.read(lambda tx: tx.operation(operation_id))
 
     async def logs(self, endpoint: str, deployment: str, tail: int | None) -> str:
-        """What happened to a deployment, a line each, oldest first."""
+        """The last lines of what a deployment's workers wrote; of one without workers, what happened to it."""
         limit = min(tail or 1000, 1000)
+        written = self.publisher.tail(f"{endpoint}/{deployment}", limit)
+        if written:
+            return written
         events = await self.store.read(lambda tx: tx.events(endpoint, deployment, limit))
         return "".join(f"{_utc(event.at)} {event.name}: {event.message}\n" for event in events)
 

@@ -20,8 +20,9 @@ import msgspec
 from gateway.controlplane import kinds, rules
 from gateway.controlplane.decode import decode, found
 from gateway.controlplane.documents import document_type, normal_form
+from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind
-from gateway.controlplane.translate import Place, deployment_of, endpoint_of, notes_of
+from gateway.controlplane.translate import deployment_of, endpoint_of, notes_of
 from gateway.controlplane.yaml_types import OnlineDeploymentYaml, OnlineEndpointYaml
 from gateway.resources import AssetModel, Deployment, Desired, Endpoint, Oidc
 from gateway.settings import Settings

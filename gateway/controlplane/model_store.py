@@ -62,10 +62,12 @@ class StoredModel:
 class ModelStore:
     """One folder of models; without a folder, local files are served from where they lie."""
 
-    def __init__(self, contents: Contents, folder: Path, *, copies: bool = True) -> None:
+    def __init__(self, contents: Contents, folder: Path, *, copies: bool = True, links: bool = True) -> None:
         self._contents = contents
         self._folder = folder
         self._copies = copies
+        # Without links whoever reads a folder may write in it, and harms nobody else.
+        self._links = links
         # Between folders that are made and others that are removed; held for as long as that takes.
         self._lock = threading.Lock()
         self._counting = threading.Lock()
@@ -182,7 +184,7 @@ class ModelStore:
                 file = unfinished / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 # External data with a second name is refused by the loader: it may be anybody's file.
-                place = _link_or_copy if path == model.entry else shutil.copyfile
+                place = _link_or_copy if path == model.entry and self._links else shutil.copyfile
                 place(self._contents.path_of(digest), file)
                 if _sha256(file) != digest:
                     raise OSError(f"its content {digest} is damaged")

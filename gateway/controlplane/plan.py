@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from gateway.controlplane.model_store import StoredModel
 from gateway.resources import AssetModel, Deployment, Desired, Endpoint, LocalModel, Oidc
 from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, OidcSpec, SnapshotSpec
-from runtimes import RuntimeSpec
+from runtimes import RuntimeSpec, ScriptSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +38,12 @@ def plan(
     models: Mapping[AssetModel | LocalModel, StoredModel],
     seats: Mapping[str, int],
     defaults: Defaults,
+    scripts: Mapping[str, ScriptSpec | str] | None = None,
 ) -> SnapshotSpec:
-    """`seats` gives the row of each deployment that has a bound on its pending requests, by "endpoint/deployment"."""
+    """`seats` gives the row of each deployment that has a bound on its pending requests, by "endpoint/deployment";
+    `scripts` the workers of each script, or why it has none."""
     endpoints = {
-        name: _endpoint(name, endpoint, desired, secrets[name], models, seats, defaults)
+        name: _endpoint(name, endpoint, desired, secrets[name], models, seats, defaults, scripts or {})
         for name, endpoint in desired.endpoints.items()
     }
     return SnapshotSpec(revision=revision, endpoints=endpoints)
@@ -71,9 +73,16 @@ def _endpoint(
     models: Mapping[AssetModel | LocalModel, StoredModel],
     seats: Mapping[str, int],
     defaults: Defaults,
+    scripts: Mapping[str, ScriptSpec | str],
 ) -> EndpointSpec:
     deployments = {
-        key: deployment_spec(deployment, models[deployment.model], seats.get(f"{name}/{key}", -1), defaults)
+        key: deployment_spec(
+            deployment,
+            models[deployment.model] if deployment.model is not None else None,
+            seats.get(f"{name}/{key}", -1),
+            defaults,
+            scripts.get(f"{name}/{key}"),
+        )
         for (owner, key), deployment in desired.deployments.items()
         if owner == name
     }
@@ -93,9 +102,29 @@ def _endpoint(
     )
 
 
-def deployment_spec(deployment: Deployment, model: StoredModel, seat: int, defaults: Defaults) -> DeploymentSpec:
-    """`seat` is the row in the table of pending requests, -1 for none."""
-    runtime = RuntimeSpec(
+def deployment_spec(
+    deployment: Deployment,
+    model: StoredModel | None,
+    seat: int,
+    defaults: Defaults,
+    script: ScriptSpec | str | None = None,
+) -> DeploymentSpec:
+    """`seat` is the row in the table of pending requests, -1 for none. `script`: its workers, or why it has none."""
+    return DeploymentSpec(
+        name=deployment.name,
+        runtime=_runtime(deployment, model, defaults) if model is not None else RuntimeSpec(path="", sha256=""),
+        script=script if isinstance(script, ScriptSpec) else None,
+        failure=script if isinstance(script, str) else "",
+        request_timeout_ns=deployment.request_timeout_ms * 1_000_000,
+        queue_wait_ns=(deployment.max_queue_wait_ms or 0) * 1_000_000,
+        pending_max=deployment.max_pending or 0,
+        seat=seat,
+        body_bytes_max=deployment.max_body_bytes or defaults.body_bytes_max,
+    )
+
+
+def _runtime(deployment: Deployment, model: StoredModel, defaults: Defaults) -> RuntimeSpec:
+    return RuntimeSpec(
         path=str(model.path),
         sha256=model.sha256,
         origin=model.origin,
@@ -109,15 +138,6 @@ def deployment_spec(deployment: Deployment, model: StoredModel, seat: int, defau
         threads=deployment.threads,
         dispatch=deployment.dispatch,
         batching=deployment.batching,
-    )
-    return DeploymentSpec(
-        name=deployment.name,
-        runtime=runtime,
-        request_timeout_ns=deployment.request_timeout_ms * 1_000_000,
-        queue_wait_ns=(deployment.max_queue_wait_ms or 0) * 1_000_000,
-        pending_max=deployment.max_pending or 0,
-        seat=seat,
-        body_bytes_max=deployment.max_body_bytes or defaults.body_bytes_max,
     )
 
 

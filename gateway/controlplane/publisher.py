@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,11 +19,12 @@ from typing import Any, Literal, Protocol
 from gateway.controlplane import reconcile
 from gateway.controlplane.model_store import ModelStore
 from gateway.controlplane.plan import Defaults, Secrets, bounded, deployment_spec, plan, with_instances
-from gateway.controlplane.reconcile import Applied, Prepares, change
+from gateway.controlplane.reconcile import Applied, LoadRefused, Prepares, change
+from gateway.controlplane.scripts import ScriptRefused, Scripts
 from gateway.resources import AssetModel, Deployment, Desired, Endpoint, LocalModel
 from gateway.seats import ROWS_MAX, SeatTable
 from gateway.snapshot import DeploymentSpec, LearnedByName, SnapshotSpec
-from runtimes import RuntimeSpec, same_but_capacity
+from runtimes import RuntimeSpec, ScriptSpec, same_but_capacity
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Fleet(Protocol):
 class Publisher:
     """Holds what is served. One a gateway; used from the supervisor's loop."""
 
-    def __init__(self, models: ModelStore, defaults: Defaults) -> None:
+    def __init__(self, models: ModelStore, defaults: Defaults, scripts: Scripts) -> None:
         self.desired = EMPTY
         self.applied = _NOTHING
         self.revision = 0
@@ -68,6 +69,7 @@ class Publisher:
         # The models of what is loaded aside.
         self._ahead: dict[str, AssetModel] = {}
         self._models = models
+        self._scripts = scripts
         self._rows: dict[str, int] = {}
         self._defaults = defaults
         self._revisions = itertools.count(1)
@@ -81,6 +83,9 @@ class Publisher:
         """Make a deployment ready everywhere, aside from what is served. Errors: LoadRefused."""
         name = f"{endpoint}/{deployment.name.lower()}"
         deployment = _scaled(deployment, self.instances.get(name))
+        if deployment.script is not None:
+            await self._load_script(name, deployment)
+            return
         assert isinstance(deployment.model, AssetModel), "what is served has been registered"
         await self.unload(endpoint, deployment.name.lower())
         self._ahead[name] = deployment.model
@@ -91,6 +96,13 @@ class Publisher:
         if name not in self.applied.loaded or self._runtime(name) != spec.runtime:
             await reconcile.load(self._fleet.members, name, spec, self._learned(name, spec))
 
+    async def _load_script(self, name: str, deployment: Deployment) -> None:
+        await self._fleet.started()
+        try:
+            await self._scripts.ensure(name, deployment)
+        except ScriptRefused as error:
+            raise LoadRefused(str(error), code=error.code) from error
+
     async def unload(self, endpoint: str, key: str) -> None:
         """Forget what `load` made ready, if nothing was published of it."""
         name = f"{endpoint}/{key}"
@@ -98,6 +110,7 @@ class Publisher:
         if model is not None:
             self._models.let_go(model)
             await reconcile.unload(self._fleet.members, name)
+        await self._scripts.forget(name)
 
     def settle(self, endpoint: str, key: str) -> None:
         """What `load` made ready is served now."""
@@ -120,13 +133,14 @@ class Publisher:
             applied = await self._carry_out(spec, tolerate)
             self.desired, self.applied, self.revision = desired, applied, spec.revision
             self._rows, self._secrets, self.instances = rows, kept, instances
+            self._scripts.settle([name for name, _ in _scripts(desired) if name not in applied.failures])
             await self._forget_models(spec)
         for name, reason in applied.failures.items():
             log.error("deployment %s failed to load and is not served: %s", name, reason)
         return applied
 
     async def _forget_models(self, spec: SnapshotSpec) -> None:
-        served = [Path(runtime.path) for runtime in spec.runtimes()]
+        served = [Path(runtime.path) for runtime in spec.runtimes() if runtime.path]
         try:
             await asyncio.to_thread(self._models.keep_only, served)
         except OSError as error:
@@ -150,7 +164,7 @@ class Publisher:
         self.settle(endpoint, key)
 
     async def _plan(self, desired: Desired, secrets: Mapping[str, Secrets], rows: Mapping[str, int]) -> SnapshotSpec:
-        models = await self._take(desired.deployments.values())
+        models = await self._take(one for one in desired.deployments.values() if one.model is not None)
         return plan(
             desired,
             # Every attempt has a number of its own, so that no scorer can take one for another.
@@ -159,7 +173,15 @@ class Publisher:
             models=models,
             seats=rows,
             defaults=self._defaults,
+            scripts={name: await self._script(name, one) for name, one in _scripts(desired)},
         )
+
+    async def _script(self, name: str, deployment: Deployment) -> ScriptSpec | str:
+        """Its workers, or why it has none."""
+        try:
+            return await self._scripts.ensure(name, deployment)
+        except ScriptRefused as error:
+            return str(error)
 
     async def _take(self, deployments: Any) -> dict[AssetModel | LocalModel, Any]:
         models = {deployment.model for deployment in deployments}
@@ -189,6 +211,10 @@ class Publisher:
         return self.applied.learned.get(name) if is_known else None
 
     # What is told of it.
+
+    def tail(self, name: str, lines: int) -> str:
+        """The last lines of the workers of a script, "" where there are none."""
+        return self._scripts.tail(name, lines) or ""
 
     def status(self) -> dict[str, Any]:
         return {name: self._endpoint_status(name, endpoint) for name, endpoint in self.desired.endpoints.items()}
@@ -237,6 +263,12 @@ def _scales(desired: Desired, name: str) -> bool:
     endpoint, _, key = name.partition("/")
     found = desired.deployments.get((endpoint, key))
     return found is not None and found.scale is not None
+
+
+def _scripts(desired: Desired) -> Iterator[tuple[str, Deployment]]:
+    for key, deployment in desired.deployments.items():
+        if deployment.script is not None:
+            yield "/".join(key), deployment
 
 
 def _scaled(deployment: Deployment, instances: int | None) -> Deployment:

@@ -44,11 +44,12 @@ class Prepares(Protocol):
 
 class LoadRefused(Exception):
     """The deployment cannot be served, in one sentence; it is held aside nowhere. `is_scorer_lost`: a scorer died, so
-    that another attempt may go better."""
+    that another attempt may go better. `code`: what Azure calls such a failure."""
 
-    def __init__(self, reason: str, *, is_scorer_lost: bool = False) -> None:
+    def __init__(self, reason: str, *, is_scorer_lost: bool = False, code: str = "BadArgument") -> None:
         super().__init__(reason)
         self.is_scorer_lost = is_scorer_lost
+        self.code = code
 
 
 class ChangeRefused(Exception):

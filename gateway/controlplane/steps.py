@@ -126,13 +126,13 @@ def edited(desired: Desired, steps: Iterable[Step]) -> Desired:
     return desired
 
 
-def model_finder(tx: Transaction) -> wanted.FindModel:
-    """Looks up registered models within a transaction."""
+def asset_finder(tx: Transaction) -> wanted.FindAsset:
+    """Looks up registered assets within a transaction."""
 
-    def find(name: str, version: str) -> Resource | None:
+    def find(kind: Kind, name: str, version: str) -> Resource | None:
         if version == "latest":
-            return tx.latest(Kind.MODEL, name.lower())
-        return tx.get(Ref(kind=Kind.MODEL, parent=name.lower(), key=version.lower()))
+            return tx.latest(kind, name.lower())
+        return tx.get(Ref(kind=kind, parent=name.lower(), key=version.lower()))
 
     return find
 
@@ -173,4 +173,4 @@ async def _load(publisher: Publisher, ref: Ref, deployment: Deployment) -> None:
     try:
         await publisher.load(ref.parent, deployment)
     except LoadRefused as error:
-        raise LoadRefused(f"{called(ref)}: {error}", is_scorer_lost=error.is_scorer_lost) from error
+        raise LoadRefused(f"{called(ref)}: {error}", is_scorer_lost=error.is_scorer_lost, code=error.code) from error

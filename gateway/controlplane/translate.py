@@ -9,8 +9,6 @@ Errors: `Mistake`s added to the place they were found in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -18,6 +16,8 @@ import msgspec
 
 from gateway.controlplane.decode import default_of, description_of, struct_type
 from gateway.controlplane.model_files import ModelFileError, ModelReference, model_of
+from gateway.controlplane.place import Place
+from gateway.controlplane.translate_script import Trees, script_of, unresolved_tree
 from gateway.controlplane.yaml_types import (
     NOTED,
     BatchingYaml,
@@ -40,42 +40,15 @@ from gateway.resources import (
     Scale,
     SecretSource,
 )
-from gateway.yaml_text import Entries, Mistake, Node
 from runtimes import BatchingSpec, BatchLimits, PaddingSpec, PadRule
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 Resolve = Callable[[ModelReference], AssetModel]
 
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _GPU_SIZES = ("standard_nc", "standard_nd", "standard_nv")
 _OWN_SIZES: dict[str, Provider] = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "tensorrt": "tensorrt"}
-
-
-@dataclass(slots=True, kw_only=True)
-class Place:
-    """Where a document is: its file, the name to call it by, its tree; and what was found wrong with it."""
-
-    file: Path
-    label: str
-    document: Entries
-    mistakes: list[Mistake] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def blame(self, path: str, text: str) -> None:
-        """Add a mistake at a path of keys, on the line of its deepest key that is there, unless one is there."""
-        if any(known.path == path or known.path.startswith((f"{path}.", f"{path}[")) for known in self.mistakes):
-            return
-        node: Node = self.document
-        line = node.line
-        for key in path.split("."):
-            if not isinstance(node, Entries) or key not in node.entries:
-                break
-            line = node.lines[key]
-            node = node.entries[key]
-        self.mistakes.append(Mistake(line, path, text))
-
-    def note(self, path: str, text: str) -> None:
-        self.notes.append(f"{self.label}: {path}: {text}")
 
 
 def endpoint_of(source: OnlineEndpointYaml, place: Place, default_oidc: Oidc | None) -> Endpoint:
@@ -110,16 +83,20 @@ def unresolved(reference: ModelReference) -> AssetModel:
 
 
 def deployment_of(
-    source: OnlineDeploymentYaml, place: Place, allow_cpu_fallback: bool, resolve: Resolve = unresolved
+    source: OnlineDeploymentYaml,
+    place: Place,
+    allow_cpu_fallback: bool,
+    resolve: Resolve = unresolved,
+    trees: Trees = unresolved_tree,
 ) -> Deployment | None:
-    """The deployment, or None where it has no model to serve. `resolve` looks up a registered model; it raises
-    ModelFileError where there is none."""
+    """The deployment, or None where it has nothing to serve. `resolve` looks up a registered model, `trees` the files
+    of any asset; they raise ModelFileError where there is none."""
     kind: Kind = source.type or ("kubernetes" if _is_kubernetes(source.schema_) else "managed")
-    _refuse_scripts(source, place)
+    _refuse_containers(source, place)
     place.notes.extend(f"{place.label}: {note}" for note in notes_of(source))
     try:
-        found = model_of(source.model, place.file.parent)
-        model: LocalModel | AssetModel = resolve(found) if isinstance(found, ModelReference) else found
+        script = script_of(source, place, trees) if source.code_configuration is not None else None
+        model = None if script is not None else _model(source, place, resolve)
     except ModelFileError as error:
         place.blame(error.key, error.text)
         return None
@@ -129,6 +106,7 @@ def deployment_of(
         name=source.name,
         endpoint_name=source.endpoint_name,
         model=model,
+        script=script,
         description=source.description,
         tags=source.tags,
         properties=source.properties,
@@ -252,18 +230,18 @@ def _padding(source: BatchingYaml, place: Place) -> PaddingSpec | None:
     )
 
 
-def _refuse_scripts(source: OnlineDeploymentYaml, place: Place) -> None:
-    if source.code_configuration is not None:
-        place.blame(
-            "code_configuration",
-            "this version serves ONNX models natively and runs no scoring scripts; "
-            "export the model to ONNX and remove code_configuration",
-        )
+def _model(source: OnlineDeploymentYaml, place: Place, resolve: Resolve) -> LocalModel | AssetModel:
+    found = model_of(source.model, place.file.parent)
+    return resolve(found) if isinstance(found, ModelReference) else found
+
+
+def _refuse_containers(source: OnlineDeploymentYaml, place: Place) -> None:
     environment = source.environment
     if isinstance(environment, EnvironmentYaml) and environment.inference_config is not None:
         place.blame(
             "environment.inference_config",
-            "custom containers are not run here; give the model as an ONNX file and remove environment",
+            "custom containers are not run here; give the model as an ONNX file and remove environment, or write a "
+            "scoring script",
         )
 
 

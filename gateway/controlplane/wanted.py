@@ -14,11 +14,14 @@ import msgspec
 
 from gateway.controlplane import rules
 from gateway.controlplane.arm.ids import is_asset_reference
+from gateway.controlplane.assets import address_of
 from gateway.controlplane.documents import from_builtins
 from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.model_files import ModelFileError, ModelReference, entry_of, reference_of
+from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind, Ref, Resource
-from gateway.controlplane.translate import Place, deployment_of, endpoint_of
+from gateway.controlplane.translate import deployment_of, endpoint_of
+from gateway.controlplane.translate_script import Tree
 from gateway.controlplane.yaml_types import (
     BatchDeploymentYaml,
     BatchEndpointYaml,
@@ -27,11 +30,14 @@ from gateway.controlplane.yaml_types import (
     OnlineEndpointYaml,
 )
 from gateway.errors import Code, Problem
-from gateway.resources import AssetModel, Deployment, Endpoint
+from gateway.resources import AssetModel, Deployment, Endpoint, ScriptEnvironment
 from gateway.yaml_text import Entries
 
-# The newest version where the version is "latest"; None where there is none.
-FindModel = Callable[[str, str], Resource | None]
+# An asset by kind, name and version; the newest where the version is "latest", None where there is none.
+FindAsset = Callable[[Kind, str, str], Resource | None]
+
+
+_KEYS = {Kind.CODE: "code_configuration.code", Kind.MODEL: "model", Kind.ENVIRONMENT: "environment"}
 
 
 def endpoint(name: str, source: OnlineEndpointYaml, options: FolderOptions) -> Endpoint:
@@ -41,25 +47,30 @@ def endpoint(name: str, source: OnlineEndpointYaml, options: FolderOptions) -> E
     return found
 
 
-def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindModel) -> Deployment:
+def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindAsset) -> Deployment:
     place = _place(f"deployment {source.endpoint_name}/{source.name}")
-    if source.model is not None and not (isinstance(source.model, str) and is_asset_reference(source.model)):
-        # A path would be one of this machine, and nothing of it is named here.
-        place.blame("model", "found a path; accepted: a registered model, azureml:NAME:VERSION")
-        _refuse(place)
+    code = source.code_configuration.code if source.code_configuration is not None else None
+    for key, given in (("model", source.model), ("code_configuration.code", code)):
+        if given is not None and not (isinstance(given, str) and is_asset_reference(given)):
+            # A path would be one of this machine, and nothing of it is named here.
+            place.blame(key, "found a path; accepted: what is registered, azureml:NAME:VERSION")
+            _refuse(place)
 
     def resolve(reference: ModelReference) -> AssetModel:
         return asset_model(reference, find)
 
-    found = deployment_of(source, place, options.allow_cpu_fallback, resolve)
+    def trees(kind: Kind, reference: str) -> Tree:
+        return asset_tree(kind, reference, find)
+
+    found = deployment_of(source, place, options.allow_cpu_fallback, resolve, trees)
     _refuse(place)
     assert found is not None
     return found
 
 
-def asset_model(reference: ModelReference, find: FindModel) -> AssetModel:
+def asset_model(reference: ModelReference, find: FindAsset) -> AssetModel:
     """Errors: ModelFileError."""
-    found = find(reference.name, reference.version)
+    found = find(Kind.MODEL, reference.name, reference.version)
     if found is None:
         raise ModelFileError("model", f"there is no registered model {reference}; register it first, or give a path")
     document = from_builtins(Kind.MODEL, found.document)
@@ -75,6 +86,24 @@ def asset_model(reference: ModelReference, find: FindModel) -> AssetModel:
     )
 
 
+def asset_tree(kind: Kind, reference: str, find: FindAsset) -> Tree:
+    """What a script needs of a registered asset. Errors: ModelFileError."""
+    name, _, version = reference.removeprefix("azureml:").replace("@latest", ":latest").rpartition(":")
+    found = find(kind, name, version)
+    if found is None:
+        raise ModelFileError(_KEYS[kind], f"there is no registered {kind} {reference}; register it first")
+    document = from_builtins(kind, found.document)
+    files = tuple((file.path, file.sha256, file.size_bytes) for file in found.files)
+    called = f"azureml:{found.parent_name}:{found.name}"
+    address = address_of(document)
+    single = len(files) == 1 and (address.endswith(f"/{files[0][0]}") or address == files[0][0])
+    folder = "" if single else address.rstrip("/").rpartition("/")[2]
+    environment = ScriptEnvironment(reference=called, document=found.document, files=files)
+    if kind is not Kind.ENVIRONMENT:
+        environment = ScriptEnvironment()
+    return Tree(reference=called, files=files, folder=folder, environment=environment)
+
+
 def check(
     endpoint: Endpoint,
     deployments: Sequence[Deployment],
@@ -87,7 +116,7 @@ def check(
         raise refused(problems)
 
 
-def check_batch(document: msgspec.Struct, find: FindModel) -> None:
+def check_batch(document: msgspec.Struct, find: FindAsset) -> None:
     """Whether a batch endpoint or deployment may be kept. Errors: Problem."""
     if not isinstance(document, BatchEndpointYaml | BatchDeploymentYaml):
         return
@@ -96,7 +125,7 @@ def check_batch(document: msgspec.Struct, find: FindModel) -> None:
     if isinstance(model, str):
         try:
             reference = reference_of(model, "model")
-            if reference is not None and find(reference.name, reference.version) is None:
+            if reference is not None and find(Kind.MODEL, reference.name, reference.version) is None:
                 problems.append(f"model: there is no registered model {reference}; register it first")
         except ModelFileError as error:
             problems.append(f"{error.key}: {error.text}")

@@ -15,8 +15,9 @@ from typing import Any
 from gateway.dataplane.body import Disconnected, body_is_late, read_body
 from gateway.dataplane.head import Head
 from gateway.dataplane.live import SnapshotCell, Target
-from gateway.dataplane.score import Call, Reply, Scoring
-from gateway.errors import Code, Problem
+from gateway.dataplane.score import Call, Reply, Scoring, not_allowed
+from gateway.dataplane.script import METHODS
+from gateway.errors import Problem
 from gateway.oidc import KeysNeeded
 from gateway.problem import internal
 from runtimes import now_ns
@@ -51,8 +52,11 @@ class ScoringApp:
             await self._documents({**scope, "path": path, "raw_path": path.encode()}, receive, send)
             return
         reply: Reply | None
-        if scope["method"] != "POST":
-            reply = self._scoring.refuse(target, _post_only(scope["method"]))
+        methods = METHODS if target.endpoint.has_scripts and not target.is_v2 else ("POST",)
+        if scope["method"] not in methods:
+            reply = self._scoring.refuse(target, not_allowed(scope["method"], methods))
+        elif scope["method"] == "OPTIONS" and (found := self._scoring.preflight(target, scope["headers"])):
+            reply = found
         else:
             reply = await self._score(target, scope, receive, arrived_ns)
         if reply is not None:
@@ -60,7 +64,7 @@ class ScoringApp:
 
     async def _score(self, target: Target, scope: Scope, receive: Receive, arrived_ns: int) -> Reply | None:
         try:
-            call = await self._open(target, Head(scope["headers"]), arrived_ns)
+            call = await self._open(target, Head(scope["headers"]), arrived_ns, scope)
         except Problem as problem:
             return self._scoring.refuse(target, problem)
         except Exception:
@@ -81,15 +85,16 @@ class ScoringApp:
             log.exception("request %s failed", call.request_id)
             return self._scoring.fail(call, internal())
 
-    async def _open(self, target: Target, head: Head, arrived_ns: int) -> Call:
+    async def _open(self, target: Target, head: Head, arrived_ns: int, scope: Scope) -> Call:
+        method, query = scope["method"], scope.get("query_string", b"")
         try:
-            return self._scoring.open(target, head, arrived_ns)
+            return self._scoring.open(target, head, arrived_ns, method, query)
         except KeysNeeded:
             # A token signed by a key that is not known yet: fetch the issuer's keys once, then decide.
             await target.endpoint.authenticator.refresh()
             # What is served may have changed meanwhile.
             target = self._cell.current.targets.get(target.path, target)
-            return self._scoring.open(target, head, arrived_ns)
+            return self._scoring.open(target, head, arrived_ns, method, query)
 
     async def _answer(self, call: Call, body: bytes, connection: Any, receive: Receive) -> Reply | None:
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -123,14 +128,6 @@ class ScoringApp:
                 if host.endswith(self._suffix) and not path.startswith(("/v2", "/endpoints/")):
                     return f"/endpoints/{host[: -len(self._suffix)]}{path}"
         return path
-
-
-def _post_only(method: str) -> Problem:
-    return Problem(
-        Code.METHOD_NOT_ALLOWED,
-        f"{method} is not allowed here; send POST with a body",
-        headers=((b"allow", b"POST"),),
-    )
 
 
 async def _body(call: Call, connection: Any, receive: Receive) -> bytes:

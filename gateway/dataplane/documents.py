@@ -24,7 +24,7 @@ from starlette.routing import Route
 from gateway.channel import ChannelClosed, Collected, RemoteFailed
 from gateway.dataplane import v2_documents as v2
 from gateway.dataplane.body import Disconnected, read_body
-from gateway.dataplane.live import LiveDeployment, LiveEndpoint, SnapshotCell, Target
+from gateway.dataplane.live import LiveDeployment, LiveEndpoint, SnapshotCell, Target, no_tensors
 from gateway.dataplane.openapi import PATH as OPENAPI_PATH
 from gateway.dataplane.openapi import scoring_openapi
 from gateway.dataplane.score import Scoring
@@ -34,7 +34,7 @@ from gateway.oidc import KeysNeeded
 from gateway.problem import internal
 from gateway.telemetry.record import ScorerRecord
 from gateway.telemetry.totals import ScorerTotals
-from runtimes import now_ns
+from runtimes import ScriptSpec, now_ns
 
 Handler = Callable[[Request], Awaitable[Response]]
 Gather = Callable[[], Awaitable[Collected]]
@@ -143,14 +143,14 @@ class _Documents:
 
     async def metadata(self, request: Request) -> Response:
         endpoint, deployment = await self._chosen(request)
-        signature = deployment.live.runtime.signature
-        versions = [found.name for found in endpoint.deployments.values()]
+        signature = deployment.model.signature
+        versions = [found.name for found in endpoint.deployments.values() if found.live.model is not None]
         return _json(v2.model_metadata(endpoint.name, versions, signature))
 
     async def config(self, request: Request) -> Response:
         endpoint, deployment = await self._chosen(request)
         runtime = deployment.spec.runtime
-        signature = deployment.live.runtime.signature
+        signature = deployment.model.signature
         limits = runtime.batching.limits
         document = v2.model_config(
             endpoint.name,
@@ -163,7 +163,9 @@ class _Documents:
         return _json(document)
 
     async def model_ready(self, request: Request) -> Response:
-        endpoint, _ = await self._chosen(request)
+        endpoint, deployment = await self._chosen(request)
+        if deployment.live.model is None:
+            raise no_tensors(deployment)
         return _json({"name": endpoint.name, "ready": True})
 
     async def model_statistics(self, request: Request) -> Response:
@@ -182,13 +184,16 @@ class _Documents:
         version = request.query_params.get("version", "2")
         if version not in VERSIONS:
             raise Problem(Code.NOT_FOUND, f"there is no swagger version {version!r}; there are {', '.join(VERSIONS)}")
+        named = {"azureml-model-deployment": deployment.name}
+        if deployment.spec.script is not None:
+            return _swagger_of_script(deployment.spec.script, version, named)
         document = swagger(
-            deployment.live.runtime.signature,
+            deployment.model.signature,
             endpoint=endpoint.name,
             base_uri=str(URL(scope={**request.scope, "query_string": b""})).removesuffix("/swagger.json"),
             version=version,
         )
-        return _json(document, {"azureml-model-deployment": deployment.name})
+        return _json(document, named)
 
     async def _totals(self) -> ScorerTotals:
         try:
@@ -289,10 +294,7 @@ async def _authenticate(endpoint: LiveEndpoint, request: Request) -> None:
 
 
 def _index(endpoint: LiveEndpoint) -> list[v2.IndexEntry]:
-    ready = [
-        v2.IndexEntry(name=endpoint.name, version=deployment.name, state="READY")
-        for deployment in endpoint.deployments.values()
-    ]
+    ready = [_entry(endpoint, deployment) for deployment in endpoint.deployments.values()]
     failed = [
         v2.IndexEntry(
             name=endpoint.name, version=endpoint.spec.deployments[key].name, state="UNAVAILABLE", reason=reason
@@ -300,6 +302,23 @@ def _index(endpoint: LiveEndpoint) -> list[v2.IndexEntry]:
         for key, reason in endpoint.failed.items()
     ]
     return ready + failed
+
+
+def _entry(endpoint: LiveEndpoint, deployment: LiveDeployment) -> v2.IndexEntry:
+    """What V2 clients may use is ready; a script answers, but not to them."""
+    if deployment.live.model is not None:
+        return v2.IndexEntry(name=endpoint.name, version=deployment.name, state="READY")
+    reason = no_tensors(deployment).message
+    return v2.IndexEntry(name=endpoint.name, version=deployment.name, state="UNAVAILABLE", reason=reason)
+
+
+def _swagger_of_script(script: ScriptSpec, version: str, headers: dict[str, str]) -> Response:
+    """As the user's file has it, or as the worker made it of the script's decorators."""
+    document = script.swagger.get(version)
+    if document is None:
+        there = ", ".join(sorted(script.swagger)) or "none"
+        raise Problem(Code.NOT_FOUND, f"the scoring script has no swagger of version {version!r}; there are: {there}")
+    return Response(document, 200, headers, "application/json")
 
 
 def _statistics(endpoint: LiveEndpoint, deployment: LiveDeployment, totals: ScorerTotals) -> v2.ModelStatistics:

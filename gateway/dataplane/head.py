@@ -26,18 +26,21 @@ _TRACES = (b"traceparent", b"traceid")
 class Head:
     """One head. Who asks and for what is there at once; the rest after `check`.
 
-    `request_id`: the caller's where it is a GUID, else "". `echo`: the lines that go back with the answer.
+    `request_id`: the caller's where it is a GUID, else "". `echo`: the lines that go back with the answer. `lines`:
+    all headers as they came, for a script.
     """
 
     __slots__ = (
-        *("_headers", "_is_checked"),
+        *("_headers", "_is_checked", "_is_checked_for_tensors"),
         *("accepts_gzip", "authorization", "client_id", "deployment", "echo", "header_length", "inflates", "length"),
-        *("proven_by", "request_id", "timeout_ns"),
+        *("lines", "proven_by", "request_id", "timeout_ns"),
     )
 
     def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         single = self._headers = _single_valued(headers)
+        self.lines = headers
         self._is_checked = False
+        self._is_checked_for_tensors = False
         # Who has found that this head may score, where that lasts.
         self.proven_by: Authenticator | None = None
         self.authorization = single.get(b"authorization")
@@ -71,18 +74,24 @@ class Head:
         self.length = declared_length(headers.get(b"content-length"))
         if self.length > body_bytes_max:
             raise too_large(f"has {self.length} bytes", body_bytes_max)
-        check_media_type(headers.get(b"content-type"))
         self.inflates = check_encoding(headers.get(b"content-encoding"), is_gzip_enabled)
         if is_gzip_enabled:
             self.accepts_gzip = accepts_gzip(headers.get(b"accept-encoding", b""))
-        length = headers.get(b"inference-header-content-length")
-        if length is not None:
-            self.header_length = _whole_number(length, "Inference-Header-Content-Length")
         timeout = headers.get(b"x-request-timeout-ms")
         if timeout is not None:
             # 0 is a deadline too, and has passed.
             self.timeout_ns = max(1, _whole_number(timeout, "x-request-timeout-ms") * 1_000_000)
         self._is_checked = True
+
+    def check_for_tensors(self) -> None:
+        """Refuse what a model's codecs could not read; a script may be sent anything. Errors: Problem."""
+        if self._is_checked_for_tensors:
+            return
+        check_media_type(self._headers.get(b"content-type"))
+        length = self._headers.get(b"inference-header-content-length")
+        if length is not None:
+            self.header_length = _whole_number(length, "Inference-Header-Content-Length")
+        self._is_checked_for_tensors = True
 
 
 def _single_valued(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

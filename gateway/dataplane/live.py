@@ -13,21 +13,26 @@ from dataclasses import dataclass, field
 from gateway.dataplane.admit import Gate
 from gateway.dataplane.authenticate import Authenticator
 from gateway.dataplane.route import cycle, mirrors, named, weighted
+from gateway.errors import Code, Problem
 from gateway.snapshot import DeploymentSpec, EndpointSpec
 from gateway.telemetry.record import DeploymentRecord, EndpointRecord
+from runtimes import ScriptClient, ScriptRequest, WorkItem
 from runtimes.runtime import Runtime
 
 
 class LiveRuntime:
-    """One loaded runtime and who still uses it.
+    """One loaded runtime and who still uses it: a model of this process, or the workers of a scoring script.
 
+    `model` and `scripts`: the same `runtime` as what it is, and None as what it is not.
     `largest_difference`: the largest between its answers to mirrored copies and the live ones.
     """
 
-    __slots__ = ("_leases", "_on_idle", "largest_difference", "runtime")
+    __slots__ = ("_leases", "_on_idle", "largest_difference", "model", "runtime", "scripts")
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime | ScriptClient) -> None:
         self.runtime = runtime
+        self.scripts = runtime if isinstance(runtime, ScriptClient) else None
+        self.model = None if isinstance(runtime, ScriptClient) else runtime
         self.largest_difference = 0.0
         self._leases = 0
         self._on_idle: Callable[[], None] | None = None
@@ -39,6 +44,15 @@ class LiveRuntime:
         self._leases -= 1
         if self._leases == 0 and self._on_idle is not None:
             self._drain()
+
+    def cancel(self, item: WorkItem | ScriptRequest) -> None:
+        """The item's caller hung up."""
+        if isinstance(item, WorkItem):
+            assert self.model is not None
+            self.model.cancel(item)
+        else:
+            assert self.scripts is not None
+            self.scripts.cancel(item)
 
     def retire(self, on_closed: Callable[[], None]) -> None:
         """No snapshot names it any more: finish what runs, then close. `on_closed` is called once."""
@@ -72,12 +86,32 @@ class LiveDeployment:
     def __post_init__(self) -> None:
         self.line = b"azureml-model-deployment: %b\r\n" % self.name.encode()
 
+    @property
+    def model(self) -> Runtime:
+        """The model, for who needs its tensors. Errors: Problem where a script is served."""
+        model = self.live.model
+        if model is None:
+            raise no_tensors(self)
+        return model
+
+
+def no_tensors(deployment: LiveDeployment) -> Problem:
+    """What is said to who asks for the tensors of a script."""
+    endpoint = deployment.endpoint_name
+    return Problem(
+        Code.NOT_FOUND,
+        f"deployment {deployment.name!r} of endpoint {endpoint!r} runs a scoring script, which has no tensors and no "
+        f"V2 routes; score with POST /endpoints/{endpoint}/score",
+        reason="not_found",
+    )
+
 
 @dataclass(slots=True, kw_only=True)
 class LiveEndpoint:
     """An endpoint with its deployments; `turns` counts what the weights decided.
 
-    `failed` names deployments that are wanted but could not be loaded, with the reason.
+    `failed` names deployments that are wanted but could not be loaded, with the reason. `has_scripts`: whether any of
+    its deployments, loaded or not, is a scoring script.
     """
 
     spec: EndpointSpec
@@ -89,8 +123,10 @@ class LiveEndpoint:
     choices: tuple[str, ...] = ()
     mirror_name: str = ""
     mirror_percent: int = 0
+    has_scripts: bool = False
 
     def __post_init__(self) -> None:
+        self.has_scripts = any(spec.script is not None for spec in self.spec.deployments.values())
         self.choices = cycle(self.spec.traffic)
         for name, percent in self.spec.mirror.items():
             self.mirror_name, self.mirror_percent = name, percent

@@ -3,6 +3,8 @@
 Why here: this is the one caller of the runtimes' loader, whose models are opened on one thread, one after the other.
 Capacity: a spec that differs from a loaded one in nothing but its instances makes a second Ready of the same runtime,
 with the sessions that are missing; `settle` gives them to it, or takes instances away, while it serves.
+Scripts: their workers are the supervisor's, ready before a scorer hears of them. Here a script is a client on the
+sockets of its pool, made on the loop; a pool that stays keeps its client.
 Ownership: a Ready owns its `extra` sessions until it is settled or they are discarded.
 Threads: everything here is for the loop, but for what it gives to the loader's thread.
 Errors: LoadFailed, with one sentence.
@@ -12,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +24,19 @@ from typing import TypeVar
 from gateway.channel import Loaded
 from gateway.dataplane.live import LiveRuntime
 from gateway.snapshot import DeploymentSpec
-from runtimes import Learned, LoadFailed, NullObserver, RuntimeSpec, Scheduler, Session, available_cores, now_ns
+from runtimes import (
+    Learned,
+    LoadFailed,
+    NullObserver,
+    RuntimeSpec,
+    Scheduler,
+    ScriptClient,
+    ScriptSpec,
+    Session,
+    available_cores,
+    now_ns,
+    same_but_capacity,
+)
 from runtimes.loader import OpenModel, open_model, open_more, with_capacity
 from runtimes.runtime import Runtime
 
@@ -29,12 +44,27 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# How long a pool's sockets may be on their way: the supervisor sends them before it asks for the load.
+SOCKETS_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPools:
+    """How a scorer reaches script workers. `sockets` gives the work and the reply socket of a pool, which then are
+    the caller's; `recycle` asks the supervisor to replace a worker that runs on (pool, worker, number of the run).
+    """
+
+    sockets: Callable[[str], Awaitable[tuple[socket.socket, socket.socket]]]
+    recycle: Callable[[str, int, int], None]
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Ready:
-    """A runtime that is loaded, and as what. `extra`: sessions that it gets when this is what is served."""
+    """A runtime that is loaded, and as what: `script` where it is one. `extra`: sessions that it gets when this is
+    what is served."""
 
     spec: RuntimeSpec
+    script: ScriptSpec | None = None
     live: LiveRuntime
     learned: Learned
     facts: Loaded
@@ -42,8 +72,19 @@ class Ready:
 
     @property
     def is_enough(self) -> bool:
-        """Whether it can have its instances: those that run may have become fewer since it was made."""
-        return self.live.runtime.instances + len(self.extra) >= self.learned.instances
+        """Whether it can have its instances: those that run may have become fewer since it was made. A script's are
+        the supervisor's matter."""
+        model = self.live.model
+        return model is None or model.instances + len(self.extra) >= self.learned.instances
+
+    def is_as(self, deployment: DeploymentSpec) -> bool:
+        return self.spec == deployment.runtime and self.script == deployment.script
+
+    def is_like(self, deployment: DeploymentSpec) -> bool:
+        """Whether its runtime can become the deployment's while it serves."""
+        if self.script is not None and deployment.script is not None:
+            return self.script.pool == deployment.script.pool
+        return self.script is deployment.script and same_but_capacity(self.spec, deployment.runtime)
 
 
 class Ticket:
@@ -58,16 +99,22 @@ class Ticket:
 
 
 class Loader:
-    """Loads for one scorer of `scorers`. What is given for a deployment is shared out over them, rounded up."""
+    """Loads for scorer `index` of `scorers`. What is given for a deployment is shared out over them, rounded up."""
 
-    def __init__(self, scorers: int, scheduler: Scheduler) -> None:
+    def __init__(self, scorers: int, scheduler: Scheduler, index: int = 0, pools: WorkerPools | None = None) -> None:
         self._scorers = scorers
+        self._index = index
+        self._pools = pools
+        # Every client that is not closed, also of deployments that drain.
+        self._clients: list[ScriptClient] = []
         self._cores = max(1, available_cores() // scorers)
         self._scheduler = scheduler
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
 
     async def load(self, name: str, deployment: DeploymentSpec, learned: Learned | None, ticket: Ticket) -> Ready:
         """A runtime that is proven and warm, and observed by nobody yet."""
+        if deployment.script is not None:
+            return await self._join(name, deployment, deployment.script, ticket)
         began_ns = now_ns()
         spec = deployment.runtime
         opening = partial(open_model, self._share(spec), learned, cores=self._cores)
@@ -78,11 +125,15 @@ class Loader:
         live = LiveRuntime(self._runtime(name, spec, model))
         return Ready(spec=spec, live=live, learned=model.learned, facts=facts)
 
-    async def resize(self, base: Ready, spec: RuntimeSpec, ticket: Ticket) -> Ready:
+    async def resize(self, base: Ready, deployment: DeploymentSpec, ticket: Ticket) -> Ready:
         """The same runtime with another capacity. The loader's thread is asked only where sessions are missing."""
+        spec, script, runtime = deployment.runtime, deployment.script, base.live.model
+        if runtime is None:
+            assert script is not None
+            learned = _learned_of(script)
+            return Ready(spec=spec, script=script, live=base.live, learned=learned, facts=base.facts)
         share = self._share(spec)
         learned = with_capacity(share, base.learned, self._cores)
-        runtime = base.live.runtime
         extra: tuple[Session, ...] = ()
         if learned.instances > runtime.instances:
             opening = partial(open_more, share, learned, runtime.signature, runtime.instances)
@@ -91,7 +142,13 @@ class Loader:
 
     def settle(self, name: str, ready: Ready) -> None:
         """Give the runtime the instances that this Ready says it has. May be asked for again."""
-        runtime, before = ready.live.runtime, ready.live.runtime.instances
+        runtime = ready.live.model
+        if runtime is None:
+            assert ready.live.scripts is not None
+            assert ready.script is not None
+            ready.live.scripts.resize(ready.script.workers)
+            return
+        before = runtime.instances
         missing = ready.learned.instances - before
         if missing > 0:
             given, ready.extra = ready.extra[:missing], ready.extra[missing:]
@@ -107,6 +164,13 @@ class Loader:
         sessions, ready.extra = ready.extra, ()
         if sessions:
             self._thread.submit(_close, sessions)
+
+    def worker_gone(self, pool: str, worker: int) -> None:
+        """A script's worker died: what it was running fails. A pool that is not used any more is no error."""
+        self._forget_closed()
+        for client in self._clients:
+            if client.spec.pool == pool:
+                client.worker_gone(worker)
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -124,6 +188,44 @@ class Loader:
         opened = await asyncio.get_running_loop().run_in_executor(self._thread, open_if_wanted)
         ticket.check()
         return opened
+
+    async def _join(self, name: str, deployment: DeploymentSpec, script: ScriptSpec, ticket: Ticket) -> Ready:
+        """A client of the pool, whose workers are ready."""
+        if self._pools is None:
+            raise LoadFailed(f"{name} runs a scoring script, and this process was given no way to its workers")
+        began_ns = now_ns()
+        try:
+            async with asyncio.timeout(SOCKETS_TIMEOUT_S):
+                work, replies = await self._pools.sockets(script.pool)
+        except TimeoutError as error:
+            raise LoadFailed(
+                f"the sockets of the script's workers (pool {script.pool}) did not arrive within "
+                f"{SOCKETS_TIMEOUT_S:g} s"
+            ) from error
+        if ticket.is_dropped:
+            work.close()
+            replies.close()
+        ticket.check()
+        client = ScriptClient(
+            # Its waiting requests are shared out; its workers are everybody's.
+            spec=replace(script, queue_items_max=-(-script.queue_items_max // self._scorers)),
+            name=deployment.name,
+            scorer=self._index,
+            work=work,
+            replies=replies,
+            scheduler=self._scheduler,
+            observer=NullObserver(),
+            recycle=self._pools.recycle,
+        )
+        client.attach(asyncio.get_running_loop())
+        self._forget_closed()
+        self._clients.append(client)
+        facts = Loaded(load_s=(now_ns() - began_ns) / 1e9, provider="script", sha256=deployment.runtime.sha256)
+        learned = _learned_of(script)
+        return Ready(spec=deployment.runtime, script=script, live=LiveRuntime(client), learned=learned, facts=facts)
+
+    def _forget_closed(self) -> None:
+        self._clients = [client for client in self._clients if client.status().state != "closed"]
 
     def _share(self, spec: RuntimeSpec) -> RuntimeSpec:
         return replace(spec, instance_count=-(-spec.instance_count // self._scorers))
@@ -144,6 +246,15 @@ class Loader:
             scheduler=self._scheduler,
             observer=NullObserver(),
         )
+
+
+def _learned_of(script: ScriptSpec) -> Learned:
+    return Learned(
+        batched=False,
+        reason="a scoring script is given one request at a time in each of its workers",
+        instances=script.workers,
+        rows_max=1,
+    )
 
 
 def _tell(name: str, learned: Learned, load_s: float, *, is_news: bool) -> None:

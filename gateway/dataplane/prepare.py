@@ -3,7 +3,8 @@
 What: `load` makes one deployment ready beside everything else and holds it aside; `prepare` gathers what a snapshot
 names: what is served, what is held aside, and what it loads itself; `commit` publishes that whole.
 Promise: nothing that is served is touched until `commit`. A runtime whose spec did not change is kept, so a change of
-traffic loads nothing; one that differs in its capacity alone grows or shrinks while it serves.
+traffic loads nothing; one that differs in its capacity alone grows or shrinks while it serves, and a script whose
+pool is the same keeps its client.
 Ownership: a runtime lives for as long as it is served, prepared or held aside (`_let_go`).
 Errors: a deployment that cannot be loaded is named in `Prepared.failures`, with one sentence; of `load`: LoadFailed.
 """
@@ -26,11 +27,11 @@ from gateway.dataplane.live import (
     Target,
     scoring_paths,
 )
-from gateway.dataplane.load import Loader, Ready, Ticket
+from gateway.dataplane.load import Loader, Ready, Ticket, WorkerPools
 from gateway.seats import SeatTable
 from gateway.snapshot import DeploymentSpec, EndpointSpec, LearnedByName, SnapshotSpec
 from gateway.telemetry.record import ScorerRecord
-from runtimes import Learned, LoadFailed, RuntimeSpec, Scheduler, same_but_capacity
+from runtimes import Learned, LoadFailed, Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,14 @@ class Preparer:
         index: int,
         scorers: int,
         scheduler: Scheduler,
+        pools: WorkerPools | None = None,
     ) -> None:
+        """`pools`: how script workers are reached; without, scripts cannot be loaded."""
         self._cell = cell
         self._record = record
         self._seats = seats
         self._index = index
-        self._loader = Loader(scorers, scheduler)
+        self._loader = Loader(scorers, scheduler, index, pools)
         # Who holds a runtime, by "endpoint/deployment": what is served, what a prepare has gathered so far, what it
         # has prepared, and what was loaded ahead of one.
         self._served: dict[str, Ready] = {}
@@ -154,6 +157,10 @@ class Preparer:
             record.busy = status.busy
             record.waiting_runs = status.waiting_runs
 
+    def worker_gone(self, pool: str, worker: int) -> None:
+        """A script's worker died: what it was running fails. A pool that is not used any more is no error."""
+        self._loader.worker_gone(pool, worker)
+
     def close(self) -> None:
         self._loader.close()
 
@@ -177,6 +184,9 @@ class Preparer:
         """Everything that the snapshot names into `_gathering`; what failed, with the reason."""
         failures = {}
         for name, deployment in _deployments(spec):
+            if deployment.failure:
+                failures[name] = deployment.failure
+                continue
             try:
                 self._gathering[name] = await self._ready(name, deployment, learned.get(name), Ticket())
             except LoadFailed as error:
@@ -186,13 +196,12 @@ class Preparer:
     async def _ready(self, name: str, deployment: DeploymentSpec, learned: Learned | None, ticket: Ticket) -> Ready:
         """What is loaded already, that with another capacity, or else a runtime of its own. It must be put where it
         is held before anything else is awaited. Errors: LoadFailed."""
-        spec = deployment.runtime
         try:
-            while (ready := self._known(name, spec)) is None:
-                base = self._alike(name, spec)
+            while (ready := self._known(name, deployment)) is None:
+                base = self._alike(name, deployment)
                 if base is None:
                     return await self._loader.load(name, deployment, learned, ticket)
-                ready = await self._loader.resize(base, spec, ticket)
+                ready = await self._loader.resize(base, deployment, ticket)
                 if any(held.live is ready.live for held in self._held()):
                     break
                 # Meanwhile nobody holds the runtime any more that was to grow.
@@ -204,14 +213,14 @@ class Preparer:
             log.exception("deployment %s could not be loaded", name)
             raise LoadFailed(f"the gateway failed while loading it: {type(error).__name__}: {error}") from error
 
-    def _known(self, name: str, spec: RuntimeSpec) -> Ready | None:
+    def _known(self, name: str, deployment: DeploymentSpec) -> Ready | None:
         for ready in self._of(name):
-            if ready.spec == spec and ready.is_enough:
+            if ready.is_as(deployment) and ready.is_enough:
                 return ready
         return None
 
-    def _alike(self, name: str, spec: RuntimeSpec) -> Ready | None:
-        return next((ready for ready in self._of(name) if same_but_capacity(ready.spec, spec)), None)
+    def _alike(self, name: str, deployment: DeploymentSpec) -> Ready | None:
+        return next((ready for ready in self._of(name) if ready.is_like(deployment)), None)
 
     def _of(self, name: str) -> Iterator[Ready]:
         """What is held under this name; what is served comes first."""
@@ -225,8 +234,8 @@ class Preparer:
 
     def _taken_up(self) -> list[tuple[str, Ready]]:
         """Take away what need not be held aside any more, as it is what is served now."""
-        served = {name: ready.spec for name, ready in self._served.items()}
-        names = [name for name, held in self._aside.items() if served.get(name) == held.spec]
+        served = {name: (ready.spec, ready.script) for name, ready in self._served.items()}
+        names = [name for name, held in self._aside.items() if served.get(name) == (held.spec, held.script)]
         return [(name, self._aside.pop(name)) for name in names]
 
     def _let_go(self, gone: Iterable[tuple[str, Ready]]) -> None:

@@ -5,7 +5,9 @@ when the head is there, `submit` when the body is, `cancel` when the caller hang
 Promise: after `open` returned, exactly one of these ends the call: its reply, `fail`, `cancel`. Each gives the lease
 and the seat back, once.
 Units: *_ns monotonic nanoseconds; `now_s` for tokens is wall-clock seconds.
-Errors: Problem, cheapest first: 401, 403, 404, 413, 415, 503, 429 before the body; 400, 408, 424, 429 after.
+What answers is a model of this process or a worker that runs a scoring script; all but the bodies and headers is one
+code for both. A script gets the request as it came, and its answer is passed on (script.py).
+Errors: Problem, cheapest first: 401, 403, 404, 405, 413, 415, 503, 429 before the body; 400, 408, 424, 429 after.
 """
 
 from __future__ import annotations
@@ -13,19 +15,20 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.dataplane.body import inflate
 from gateway.dataplane.codecs import Decoded, decode_score, decode_v2
 from gateway.dataplane.head import Head
-from gateway.dataplane.live import LiveDeployment, Target
-from gateway.dataplane.mirror import Mirror
+from gateway.dataplane.live import LiveDeployment, Target, no_tensors
+from gateway.dataplane.mirror import Item, Mirror
+from gateway.dataplane.script import PATH, headers_for_script, headers_of_answer, is_success, preflight
 from gateway.errors import Code, Problem, problem_of
 from gateway.identity import RequestIds
 from gateway.problem import azure_body, internal, v2_body
-from runtimes import RuntimeFault, Scheduler, WorkItem, now_ns
+from runtimes import RuntimeFault, Scheduler, ScriptRequest, WorkItem, now_ns
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +54,23 @@ class Call:
 
     __slots__ = (
         *("arrived_ns", "body", "deadline_ns", "decoded", "deployment", "done", "head", "is_v2", "item", "leased"),
-        *("mirror", "reply", "request_id", "seated", "submitted_ns", "target"),
+        *("method", "mirror", "query", "reply", "request_id", "seated", "submitted_ns", "target"),
     )
 
-    def __init__(self, target: Target, deployment: LiveDeployment, head: Head, arrived_ns: int) -> None:
+    def __init__(
+        self,
+        target: Target,
+        deployment: LiveDeployment,
+        head: Head,
+        arrived_ns: int,
+        method: str = "POST",
+        query: bytes = b"",
+    ) -> None:
         self.target = target
         self.deployment = deployment
         self.head = head
+        self.method = method
+        self.query = query
         self.arrived_ns = arrived_ns
         self.deadline_ns = arrived_ns + deployment.spec.request_timeout_ns
         self.is_v2 = target.is_v2
@@ -65,7 +78,7 @@ class Call:
         self.request_id = head.request_id
         self.body = b""
         self.decoded: Decoded | None = None
-        self.item: WorkItem | None = None
+        self.item: Item | None = None
         self.reply: Callable[[Reply], None] | None = None
         self.submitted_ns = 0
         self.leased = False
@@ -90,7 +103,7 @@ class Scoring:
         self._options = options
         self._mirror = Mirror(self, options.mirror_in_flight_max, scheduler)
 
-    def open(self, target: Target, head: Head, arrived_ns: int) -> Call:
+    def open(self, target: Target, head: Head, arrived_ns: int, method: str = "POST", query: bytes = b"") -> Call:
         """Decide who and where, from the head alone; holds a lease when it returns. Errors: Problem."""
         endpoint = target.endpoint
         authenticator = endpoint.authenticator
@@ -99,7 +112,7 @@ class Scoring:
             if authenticator.is_lasting:
                 head.proven_by = authenticator
         deployment, mirror = endpoint.choose(target.deployment or head.deployment)
-        call = Call(target, deployment, head, arrived_ns)
+        call = Call(target, deployment, head, arrived_ns, method, query)
         call.mirror = mirror
         if not call.request_id:
             call.request_id = self._ids.next()
@@ -107,9 +120,27 @@ class Scoring:
         call.leased = True
         return call
 
+    def preflight(self, target: Target, headers: Sequence[tuple[bytes, bytes]]) -> Reply | None:
+        """The answer to a browser's OPTIONS where the script allows pages of other origins, which takes neither
+        credentials nor a worker; None where it is a request as any other."""
+        endpoint = target.endpoint
+        wanted = dict(headers).get(b"azureml-model-deployment", b"").decode("latin-1")
+        try:
+            # Not a turn of the traffic, which requests take.
+            deployment = endpoint.choose(wanted)[0] if wanted else endpoint.heaviest()
+        except Problem:
+            return None
+        script = deployment.spec.script
+        if script is None or not script.cors_origins:
+            return None
+        endpoint.record.refused(200)
+        lines = _lines(preflight(script, headers))
+        return Reply(200, b"%bcontent-length: 0\r\n%b" % (lines, _names(self._ids.next(), None)), b"")
+
     def admit(self, call: Call) -> None:
         """Whether the deployment takes this request, decided before its body is read. Errors: Problem."""
         head, deployment = call.head, call.deployment
+        self.check_kind(call)
         head.check(deployment.spec.body_bytes_max, self._options.gzip)
         if head.timeout_ns:
             call.deadline_ns = min(call.deadline_ns, call.arrived_ns + head.timeout_ns)
@@ -118,6 +149,16 @@ class Scoring:
             deployment.live.runtime.check_room(call.deadline_ns, call.arrived_ns)
         except RuntimeFault as fault:
             raise problem_of(fault) from fault
+
+    def check_kind(self, call: Call) -> None:
+        """Whether what the deployment serves takes such a request at all. Errors: Problem."""
+        if call.deployment.live.model is None:
+            if call.is_v2:
+                raise no_tensors(call.deployment)
+        elif call.method != "POST":
+            raise not_allowed(call.method, ("POST",))
+        else:
+            call.head.check_for_tensors()
 
     def submit(self, call: Call, body: bytes, reply: Callable[[Reply], None]) -> None:
         """Decode and hand over; `reply` is called once, later, unless this raises or the call is cancelled."""
@@ -130,10 +171,13 @@ class Scoring:
         call.reply = reply
         self.hand_over(call, body, lambda item: self._finish(call, item), spec.queue_wait_ns)
 
-    def hand_over(self, call: Call, body: bytes, on_item: Callable[[WorkItem], None], queue_wait_ns: int) -> None:
+    def hand_over(self, call: Call, body: bytes, on_item: Callable[[Item], None], queue_wait_ns: int) -> None:
         """Decode the body and give it to the runtime. Errors: Problem; the call is then still open."""
         deployment = call.deployment
-        runtime = deployment.live.runtime
+        runtime = deployment.live.model
+        if runtime is None:
+            self._hand_to_script(call, body, on_item, queue_wait_ns)
+            return
         signature = runtime.signature
         call.submitted_ns = now_ns()
         decode = decode_v2 if call.is_v2 else decode_score
@@ -158,13 +202,40 @@ class Scoring:
         except RuntimeFault as fault:
             raise problem_of(fault) from fault
 
+    def _hand_to_script(self, call: Call, body: bytes, on_item: Callable[[Item], None], queue_wait_ns: int) -> None:
+        """Give the request as it came to the workers. Errors: Problem; the call is then still open."""
+        deployment = call.deployment
+        scripts = deployment.live.scripts
+        assert scripts is not None
+        call.submitted_ns = now_ns()
+        has_body = bool(body) or call.method == "POST"
+        query = call.query.decode("latin-1")
+        try:
+            deployment.gate.enter()
+            call.seated = True
+            deployment.record.in_flight += 1
+            call.item = request = ScriptRequest(
+                method=call.method,
+                target=f"{PATH}?{query}" if query else PATH,
+                headers=headers_for_script(call.head, call.request_id, len(body) if has_body else None),
+                body=body,
+                deadline_ns=call.deadline_ns,
+                reply=on_item,
+                start_by_ns=call.submitted_ns + queue_wait_ns if queue_wait_ns else 0,
+                request_id=call.request_id,
+                client_request_id=call.head.client_id.decode(),
+            )
+            scripts.submit(request)
+        except RuntimeFault as fault:
+            raise problem_of(fault) from fault
+
     def cancel(self, call: Call) -> None:
         """The caller hung up: its work is not run, unless it runs already; no reply follows."""
         if call.done:
             return
         call.done = True
         if call.item is not None:
-            call.deployment.live.runtime.cancel(call.item)
+            call.deployment.live.cancel(call.item)
         call.deployment.record.hung_up()
         self.close(call)
 
@@ -198,12 +269,12 @@ class Scoring:
         )
         return Reply(status, lines, body)
 
-    def _finish(self, call: Call, item: WorkItem) -> None:
+    def _finish(self, call: Call, item: Item) -> None:
         """The runtime's reply: encode, count, answer, and copy to the mirror."""
         if call.done:
             return
         try:
-            reply = self._answer(call, item)
+            reply = self._answer(call, item) if isinstance(item, WorkItem) else self._answer_of_script(call, item)
         except Problem as problem:
             reply = self.fail(call, problem)
         except Exception:
@@ -253,6 +324,34 @@ class Scoring:
         self.close(call)
         return Reply(200, lines, body)
 
+    def _answer_of_script(self, call: Call, request: ScriptRequest) -> Reply:
+        if request.fault is not None:
+            raise problem_of(request.fault)
+        answer = request.answer
+        assert answer is not None
+        began_ns = now_ns()
+        body = bytes(answer.body)
+        headers = headers_of_answer(answer)
+        is_encoded = any(name == b"content-encoding" for name, _ in headers)
+        if call.head.accepts_gzip and not is_encoded and len(body) >= GZIP_BYTES_MIN:
+            body = _deflate(body)
+            headers += [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
+        lines = b"%bcontent-length: %d\r\n%b" % (_lines(headers), len(body), _names(call.request_id, call))
+        ended_ns = now_ns()
+        if ended_ns > call.deadline_ns:
+            raise Problem(
+                Code.DEADLINE_EXCEEDED, "the answer was not ready before the request's deadline", reason="deadline"
+            )
+        status = 200 if is_success(answer) else Code.MODEL_FAILED.status
+        run_ns = round(answer.run_ms * 1_000_000)
+        waited_ns = request.finished_ns - request.submitted_ns - run_ns
+        record = call.deployment.record
+        record.response_bytes += len(body)
+        record.answered(status, ended_ns - call.arrived_ns, 0, waited_ns, run_ns, ended_ns - began_ns)
+        call.done = True
+        self.close(call)
+        return Reply(status, lines, body)
+
     def close(self, call: Call) -> None:
         """Give back what the call holds; more than once does no harm."""
         # The item's reply leads back to the call: without this, every request would be left to the garbage collector.
@@ -264,6 +363,14 @@ class Scoring:
         if call.leased:
             call.leased = False
             call.deployment.live.release()
+
+
+def not_allowed(method: str, allowed: Sequence[str]) -> Problem:
+    return Problem(
+        Code.METHOD_NOT_ALLOWED,
+        f"{method} is not allowed here; send {' or '.join(allowed)}" + (" with a body" if len(allowed) == 1 else ""),
+        headers=((b"allow", ", ".join(allowed).encode()),),
+    )
 
 
 def _names(request_id: str, call: Call | None) -> bytes:

@@ -1,7 +1,8 @@
 """How the copies that a mirror's target answered compare with the live answers: counted, and told in its status.
 
 Each copy ends in one of two ways: compared whole, or counted under one of SKIPPED. One of UNLIKE says that some
-output could not be compared; what could be is counted all the same.
+output could not be compared; what could be is counted all the same. `script`: a scoring script answered one of the two,
+and has no outputs.
 Units: differences of values in the outputs' own; of times in nanoseconds, the copy's minus the live request's, so
 above 0 the target is slower. An upper edge belongs to its bucket.
 Why no sums of the differences of values: sums of doubles depend on their order, and scorers' must add up exactly.
@@ -19,7 +20,7 @@ from gateway.telemetry.totals import ComparisonTotals, DeploymentTotals, Histogr
 
 # Why an output was not compared; where several hold for one copy, the first is counted.
 UNLIKE = ("names", "datatype", "shape", "too_large")
-SKIPPED = ("dropped", "failed", "live_failed", *UNLIKE, "error")
+SKIPPED = ("dropped", "failed", "live_failed", *UNLIKE, "script", "error")
 
 DIFFERENCE_EDGES = (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _LATER_US = (50, 250, 1_000, 5_000, 25_000, 100_000, 500_000)

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from typing import Generic, Protocol, TypeVar
 
-from runtimes.batching.item import WorkItem
 from runtimes.clock import Scheduler, Timer
 
 _NEVER = 1 << 63
@@ -23,7 +23,15 @@ _NEVER = 1 << 63
 _SLACK = 256
 
 
-class Timeouts:
+class Timed(Protocol):
+    @property
+    def done(self) -> bool: ...
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class Timeouts(Generic[T]):
     """Calls `due(item, now_ns)` on the loop once an item's time has come, unless the item is done by then."""
 
     __slots__ = (
@@ -31,19 +39,19 @@ class Timeouts:
         *("_serial", "_timer"),
     )
 
-    def __init__(self, scheduler: Scheduler, due: Callable[[WorkItem, int], None]) -> None:
+    def __init__(self, scheduler: Scheduler, due: Callable[[T, int], None]) -> None:
         self._scheduler = scheduler
         self._due = due
-        self._line: deque[tuple[int, WorkItem]] = deque()
+        self._line: deque[tuple[int, T]] = deque()
         self._line_max = _SLACK
-        self._heap: list[tuple[int, int, WorkItem]] = []
+        self._heap: list[tuple[int, int, T]] = []
         self._heap_max = _SLACK
         self._serial = 0
         self._armed_ns = _NEVER
         self._timer: Timer | None = None
         self._fire_callback = self._fire
 
-    def add(self, when_ns: int, item: WorkItem) -> None:
+    def add(self, when_ns: int, item: T) -> None:
         line = self._line
         while line and line[0][1].done:
             line.popleft()
@@ -65,7 +73,7 @@ class Timeouts:
     def __len__(self) -> int:
         return len(self._line) + len(self._heap)
 
-    def _push(self, when_ns: int, item: WorkItem) -> None:
+    def _push(self, when_ns: int, item: T) -> None:
         if len(self._heap) >= self._heap_max:
             self._heap = [entry for entry in self._heap if not entry[2].done]
             heapify(self._heap)
@@ -88,7 +96,7 @@ class Timeouts:
         if first_ns < self._armed_ns:
             self._arm(first_ns)
 
-    def _next(self, now_ns: int) -> WorkItem | None:
+    def _next(self, now_ns: int) -> T | None:
         """The next item whose time has come; what is done before it is forgotten."""
         while self._line and (self._line[0][1].done or self._line[0][0] <= now_ns):
             item = self._line.popleft()[1]

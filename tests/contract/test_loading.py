@@ -140,7 +140,7 @@ class World:
         return await self.preparer.prepare(snapshot(self._revision, *deployments), {})
 
     def runtime(self, name: str = "blue") -> Runtime:
-        return self.cell.current.endpoints["e"].deployments[name].live.runtime
+        return self.cell.current.endpoints["e"].deployments[name].model
 
     async def close(self) -> None:
         self.preparer.unload(NAME)

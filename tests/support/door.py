@@ -37,13 +37,25 @@ from gateway.listener import HttpLimits, HttpServer
 from gateway.seats import SeatTable
 from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec
 from gateway.telemetry.record import DeploymentRecord, ScorerRecord
-from runtimes import Array, BatchLimits, Datatype, LoopScheduler, RuntimeSpec, Signature, Tensors, TensorSpec, now_ns
+from runtimes import (
+    Array,
+    BatchLimits,
+    Datatype,
+    LoopScheduler,
+    RuntimeSpec,
+    ScriptClient,
+    Signature,
+    Tensors,
+    TensorSpec,
+    now_ns,
+)
 from runtimes.batching.batch import Batch
 from runtimes.batching.collate import Collator
 from runtimes.instance import Finished, execute
 from runtimes.runtime import Runtime
 from runtimes.session import Session
 from runtimes.simulated import Behaviour, SimulatedSession
+from tests.support.scripts import Run, Workers, script_spec
 from tests.support.wire import port_of, serving
 
 KEY = "the-primary-key-of-the-endpoint"
@@ -142,9 +154,14 @@ def keys() -> AuthSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One deployment. With `is_held` its instance runs nothing until the test releases it."""
+    """One deployment: a model, or with `script` workers that run this function. With `is_held` nothing is run until
+    the test releases it."""
 
     session: Callable[[], Session] = simulated
+    script: Run | None = None
+    workers: int = 1
+    swagger: Mapping[str, str] = field(default_factory=dict)
+    cors_origins: tuple[str, ...] = ()
     is_held: bool = False
     limits: BatchLimits = field(default_factory=BatchLimits)
     timeout_ms: int = 5000
@@ -176,6 +193,7 @@ def spec_of(name: str, part: Part, row: int) -> DeploymentSpec:
         pending_max=part.pending_max,
         seat=row if part.pending_max else -1,
         body_bytes_max=part.body_bytes_max,
+        script=script_spec(name, part.workers, part.swagger, part.cors_origins) if part.script else None,
     )
 
 
@@ -186,6 +204,7 @@ class Door:
         self.setting = setting
         self.record = ScorerRecord()
         self.pools: dict[str, HeldPool] = {}
+        self.workers: dict[str, Workers] = {}
         self.server: HttpServer | None = None
         self._scheduler = LoopScheduler(asyncio.get_running_loop())
         self._seats_fd = SeatTable.create(1)
@@ -204,9 +223,33 @@ class Door:
 
     def _deployment(self, name: str, part: Part, row: int) -> LiveDeployment:
         record = self.record.deployment("digits", name)
+        spec = spec_of(name, part, row)
+        gate = Gate(name, part.pending_max, self._seats, row, 0)
+        live = LiveRuntime(self._script(part, spec) if part.script else self._model(name, part, record))
+        live.runtime.observe(record)
+        return LiveDeployment(name=name, endpoint_name="Digits", spec=spec, live=live, gate=gate, record=record)
+
+    def _script(self, part: Part, spec: DeploymentSpec) -> ScriptClient:
+        assert part.script is not None
+        assert spec.script is not None
+        workers = self.workers[spec.name] = Workers(part.script, part.workers, part.is_held)
+        work, replies = workers.sockets()
+        client = ScriptClient(
+            spec=spec.script,
+            scorer=0,
+            work=work,
+            replies=replies,
+            scheduler=self._scheduler,
+            observer=self.record.deployment("digits", spec.name),
+            recycle=lambda pool, worker, request: workers.recycled.append(worker),
+        )
+        client.attach(asyncio.get_running_loop())
+        return client
+
+    def _model(self, name: str, part: Part, record: DeploymentRecord) -> Runtime:
         session = part.session()
         pool = self.pools[name] = HeldPool(session, asyncio.get_running_loop(), part.is_held)
-        runtime = Runtime(
+        return Runtime(
             name=name,
             sessions=(session,),
             signature=session.signature,
@@ -216,11 +259,6 @@ class Door:
             observer=record,
             pool=pool,
         )
-        spec = spec_of(name, part, row)
-        gate = Gate(name, part.pending_max, self._seats, row, 0)
-        return LiveDeployment(
-            name=name, endpoint_name="Digits", spec=spec, live=LiveRuntime(runtime), gate=gate, record=record
-        )
 
     def _endpoint(self) -> LiveEndpoint:
         setting = self.setting
@@ -229,7 +267,10 @@ class Door:
             auth=setting.auth,
             traffic=dict(setting.traffic),
             mirror=dict(setting.mirror),
-            deployments={name: spec_of(name, Part(), 0) for name in (*self.deployments, *setting.failed)},
+            deployments={
+                name: spec_of(name, setting.parts.get(name, Part()), 0)
+                for name in (*self.deployments, *setting.failed)
+            },
         )
         return LiveEndpoint(
             spec=spec,
@@ -272,6 +313,8 @@ class Door:
         """Let everything end, and check that nothing is left."""
         for pool in self.pools.values():
             pool.release()
+        for workers in self.workers.values():
+            workers.release()
         for _ in range(100):
             if not any(self.held().values()):
                 break
@@ -282,6 +325,8 @@ class Door:
             ended = status.succeeded + status.failed + status.expired + status.cancelled + status.closed
             assert status.accepted == ended
             deployment.live.runtime.close()
+        for workers in self.workers.values():
+            workers.close()
         self._seats.close()
         os.close(self._seats_fd)
 

@@ -48,7 +48,18 @@ class FakeDeployment:
 
 
 class FakeCall:
-    def __init__(self, target: object, deployment: FakeDeployment, head: object, arrived_ns: int) -> None:
+    def __init__(
+        self,
+        target: object,
+        deployment: FakeDeployment,
+        head: object,
+        arrived_ns: int,
+        method: str = "POST",
+        query: bytes = b"",
+    ) -> None:
+        self.request_id = ""
+        self.method = method
+        self.query = query
         self.target = target
         self.deployment = deployment
         self.head = head
@@ -65,6 +76,9 @@ class FakeScoring:
         self.replies: list[tuple[FakeCall, Callable[[WorkItem], None]]] = []
         self.fault: Exception | None = None
         self.closed = 0
+
+    def check_kind(self, copy: FakeCall) -> None:
+        """Anything is taken."""
 
     def hand_over(self, copy: FakeCall, body: bytes, on_item: Callable[[WorkItem], None], queue_wait_ns: int) -> None:
         assert (body, queue_wait_ns) == (b"body", 0)

@@ -1,0 +1,247 @@
+"""Scripts: the worker processes of script deployments, from what a deployment says to a crew that is ready.
+
+What: code and model become folders of content, the environment is built or found, a crew is started in it and its
+`init()` has run; only then can the deployment be published. A crew serves for as long as what is published names its
+pool, and a little longer: until every request that it may have taken has its deadline behind it.
+Identity: a crew is kept while everything that its processes see is the same; a number of workers is not.
+Errors: ScriptRefused, with the code that Azure gives such a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+from collections.abc import Collection, Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from gateway.controlplane.model_store import ModelStore
+from gateway.crew import CrewFailed, CrewSpec, Ready
+from gateway.environments import Environment, EnvironmentRefused
+from gateway.resources import AssetModel, AssetTree, Deployment, LocalTree, Script, ScriptEnvironment
+from runtimes import ScriptSpec
+
+log = logging.getLogger(__name__)
+
+class ScriptRefused(Exception):
+    """The script cannot be served; `code` is the operation's error code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Crews(Protocol):
+    """Whoever runs worker processes."""
+
+    async def start(self, spec: CrewSpec) -> Ready:
+        """All workers are ready, and every scorer can reach them. Errors: CrewFailed."""
+        ...
+
+    async def resize(self, pool: str, workers: int) -> None: ...
+
+    async def stop(self, pool: str, after_s: float) -> None:
+        """End them, once that much time is over."""
+        ...
+
+    def tail(self, pool: str, lines: int) -> str: ...
+
+
+class Environments(Protocol):
+    async def get(self, environment: ScriptEnvironment, say: Any) -> Environment:
+        """Errors: EnvironmentRefused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one worker process; 0 for none."""
+
+    memory_bytes: int = 0
+    files_max: int = 1024
+    processes_max: int = 0
+    sandbox: str = "none"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    identity: str
+    spec: ScriptSpec
+    timeout_s: float
+    trees: tuple[AssetModel, ...]
+
+
+class Scripts:
+    """One gateway's. Names are "endpoint/deployment"."""
+
+    def __init__(
+        self, *, trees: ModelStore, environments: Environments, folder: Path, limits: Limits, version: str = ""
+    ) -> None:
+        self._trees = trees
+        self._environments = environments
+        self._folder = folder
+        self._limits = limits
+        self._version = version
+        self._numbers = itertools.count(1)
+        self._served: dict[str, _Running] = {}
+        self._ahead: dict[str, _Running] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def attach(self, crews: Crews) -> None:
+        """Whoever runs the processes, which is made once the scorers are."""
+        self._crews = crews
+
+    async def ensure(self, name: str, deployment: Deployment) -> ScriptSpec:
+        """A crew that is ready for this deployment: the one that serves, or a new one. Errors: ScriptRefused."""
+        script = deployment.script
+        assert script is not None
+        identity = _identity(script)
+        for found in (self._ahead.get(name), self._served.get(name)):
+            if found is not None and found.identity == identity:
+                return await self._sized(found, deployment.workers)
+        await self.forget(name)
+        running = await self._start(name, deployment, script, identity)
+        self._ahead[name] = running
+        return running.spec
+
+    async def forget(self, name: str) -> None:
+        """End what was made ready and is not served."""
+        running = self._ahead.pop(name, None)
+        if running is not None:
+            await self._end(running, 0.0)
+
+    def settle(self, served: Collection[str]) -> None:
+        """These script deployments are published now, each with the crew that `ensure` gave last; others end."""
+        for name in served:
+            running = self._ahead.pop(name, None)
+            if running is not None:
+                before = self._served.get(name)
+                self._served[name] = running
+                if before is not None:
+                    self._background(self._end(before, before.timeout_s))
+        for name in [name for name in self._served if name not in served]:
+            running = self._served.pop(name)
+            self._background(self._end(running, running.timeout_s))
+
+    def tail(self, name: str, lines: int) -> str | None:
+        """The last lines that the workers of a deployment wrote; None where it has none."""
+        running = self._ahead.get(name) or self._served.get(name)
+        return self._crews.tail(running.spec.pool, lines) if running is not None else None
+
+    async def close(self) -> None:
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _sized(self, running: _Running, workers: int) -> ScriptSpec:
+        if running.spec.workers != workers:
+            await self._crews.resize(running.spec.pool, workers)
+            running.spec = replace(running.spec, workers=workers)
+        return running.spec
+
+    async def _start(self, name: str, deployment: Deployment, script: Script, identity: str) -> _Running:
+        environment = await self._environment(name, script)
+        trees = tuple(_tree(one) for one in (script.code, script.model) if one is not None)
+        for tree in trees:
+            self._trees.hold(tree)
+        try:
+            roots = [_root(tree, (await asyncio.to_thread(self._trees.take, tree)).path) for tree in trees]
+            spec = self._crew_spec(name, deployment, script, environment, roots)
+            ready = await self._crews.start(spec)
+        except CrewFailed as error:
+            for tree in trees:
+                self._trees.let_go(tree)
+            raise ScriptRefused(error.code, str(error)) from error
+        except BaseException:
+            for tree in trees:
+                self._trees.let_go(tree)
+            raise
+        origins = script.variables.get("AML_CORS_ORIGINS", "")
+        served = ScriptSpec(
+            pool=spec.pool,
+            workers=spec.workers,
+            swagger=ready.swagger,
+            cors_origins=tuple(one.strip() for one in origins.split(",") if one.strip()),
+        )
+        return _Running(identity=identity, spec=served, timeout_s=deployment.request_timeout_ms / 1000, trees=trees)
+
+    async def _environment(self, name: str, script: Script) -> Environment:
+        def say(line: str) -> None:
+            log.info("environment of %s: %s", name, line)
+
+        try:
+            found = await self._environments.get(script.environment, say)
+        except EnvironmentRefused as error:
+            raise ScriptRefused(error.code, str(error)) from error
+        for note in found.notes:
+            log.warning("environment of %s: %s", name, note)
+        return found
+
+    def _crew_spec(
+        self,
+        name: str,
+        deployment: Deployment,
+        script: Script,
+        environment: Environment,
+        roots: list[Path],
+    ) -> CrewSpec:
+        """`roots`: the folders of the code and, where there is one, of the model."""
+        assert isinstance(script.code, AssetTree)
+        pool = f"{name}#{next(self._numbers)}"
+        code_dir = roots[0] / script.code.folder
+        variables = {
+            **script.variables,
+            "AZUREML_ENTRY_SCRIPT": script.scoring_script,
+            "AML_APP_ROOT": str(code_dir),
+            "AZUREML_SOURCE_DIRECTORY": str(code_dir),
+        }
+        if len(roots) > 1:
+            variables["AZUREML_MODEL_DIR"] = str(roots[1])
+        return CrewSpec(
+            pool=pool,
+            python=environment.python,
+            code_dir=code_dir,
+            scoring_script=script.scoring_script,
+            environment=variables,
+            workers=deployment.workers,
+            memory_bytes=self._limits.memory_bytes,
+            files_max=self._limits.files_max,
+            processes_max=self._limits.processes_max,
+            sandbox=self._limits.sandbox,
+            folder=self._folder / pool.replace("/", "_"),
+            init_timeout_s=script.init_timeout_s,
+            server_version=self._version,
+            readable=tuple(roots),
+        )
+
+    async def _end(self, running: _Running, after_s: float) -> None:
+        await self._crews.stop(running.spec.pool, after_s)
+        for tree in running.trees:
+            self._trees.let_go(tree)
+        await asyncio.to_thread(self._trees.keep_only, [])
+
+    def _background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+def _identity(script: Script) -> str:
+    """Of everything that a worker sees."""
+    return hashlib.sha256(repr(script).encode()).hexdigest()
+
+
+def _tree(given: AssetTree | LocalTree) -> AssetModel:
+    """The files as one folder of content; a script never sees the content itself, for it may write."""
+    assert isinstance(given, AssetTree), "what is served has been registered"
+    prefix = f"{given.folder}/" if given.folder else ""
+    files = tuple((f"{prefix}{path}", digest, size) for path, digest, size in given.files)
+    return AssetModel(reference=given.reference, files=files, entry=files[0][0] if files else "")
+
+
+def _root(tree: AssetModel, entry: Path) -> Path:
+    """The folder that holds all files of a tree."""
+    return entry.parents[len(PurePosixPath(tree.entry).parts) - 1]

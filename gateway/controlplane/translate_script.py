@@ -1,0 +1,114 @@
+"""The scoring script of a deployment: its code, its model and its environment, local or registered.
+
+What: a local script is parsed, so that a mistake in it is told with its line before anything is changed; a registered
+one was parsed when it was registered or fails when it is loaded. The model may be any file or folder.
+Errors: mistakes added to the place they were found in; ModelFileError for what is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from gateway.controlplane.arm.ids import IdError, asset_reference, is_asset_reference
+from gateway.controlplane.documents import to_builtins
+from gateway.controlplane.model_files import ModelFileError
+from gateway.controlplane.place import Place
+from gateway.controlplane.store.records import Kind
+from gateway.controlplane.yaml_types import EnvironmentYaml, OnlineDeploymentYaml, ProbeYaml
+from gateway.resources import AssetTree, LocalTree, Script, ScriptEnvironment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A registered asset as a script needs it: its files, or, of an environment, what it says."""
+
+    reference: str
+    files: tuple[tuple[str, str, int], ...] = ()
+    folder: str = ""
+    environment: ScriptEnvironment = field(default_factory=ScriptEnvironment)
+
+
+Trees = Callable[[Kind, str], Tree]
+
+
+def unresolved_tree(kind: Kind, reference: str) -> Tree:
+    """An asset that cannot be looked up here."""
+    return Tree(reference=reference, environment=ScriptEnvironment(reference=reference))
+
+
+def script_of(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> Script | None:
+    """The scoring script; None where it is blamed. Errors: ModelFileError."""
+    given = source.code_configuration
+    assert given is not None
+    if not given.scoring_script:
+        place.blame("code_configuration.scoring_script", "missing; accepted: a file, relative to code")
+        return None
+    code = tree_of(given.code or ".", place, Kind.CODE, "code_configuration.code", trees)
+    _check_script(code, given.scoring_script, place)
+    model: LocalTree | AssetTree | None = None
+    if source.model is not None:
+        key = "model" if isinstance(source.model, str) else "model.path"
+        text = source.model if isinstance(source.model, str) else source.model.path
+        model = tree_of(text, place, Kind.MODEL, key, trees)
+    probe = source.readiness_probe or ProbeYaml()
+    return Script(
+        code=code,
+        scoring_script=given.scoring_script,
+        model=model,
+        environment=_environment(source.environment, trees),
+        variables=dict(source.environment_variables),
+        init_timeout_s=probe.initial_delay + probe.period * probe.failure_threshold,
+    )
+
+
+def tree_of(text: str, place: Place, kind: Kind, key: str, trees: Trees) -> LocalTree | AssetTree:
+    """A registered asset's files, or a local file or folder. Errors: ModelFileError."""
+    if is_asset_reference(text):
+        try:
+            found = trees(kind, asset_reference(text, kind))
+        except IdError as error:
+            raise ModelFileError(key, str(error)) from error
+        assert found.reference is not None
+        return AssetTree(reference=found.reference, files=found.files, folder=found.folder)
+    path = place.file.parent.absolute() / text
+    if "\0" in text or not path.exists():
+        raise ModelFileError(key, f"there is no file {text!r}; accepted: a file or folder, relative to the YAML file")
+    return LocalTree(path=path)
+
+
+def _check_script(code: LocalTree | AssetTree, name: str, place: Place) -> None:
+    """Whether the script is there, and Python."""
+    key = "code_configuration.scoring_script"
+    plain = PurePosixPath(name)
+    if plain.is_absolute() or ".." in plain.parts:
+        place.blame(key, f"found {name!r}; accepted: a file inside code")
+        return
+    if isinstance(code, AssetTree):
+        if code.files and str(plain) not in {path for path, _, _ in code.files}:
+            place.blame(
+                key, f"the code has no file {name!r}; it has {', '.join(path for path, _, _ in code.files[:8])}"
+            )
+        return
+    try:
+        compile((code.path / name).read_bytes(), name, "exec", dont_inherit=True)
+    except OSError as error:
+        place.blame(key, f"cannot read {name!r} in {code.path}: {error.strerror}; accepted: a Python file")
+    except (SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        place.blame(key, f"{name}{line}: {error.msg if isinstance(error, SyntaxError) else error}")
+
+
+def _environment(given: str | EnvironmentYaml | None, trees: Trees) -> ScriptEnvironment:
+    if given is None:
+        return ScriptEnvironment()
+    if isinstance(given, EnvironmentYaml):
+        return ScriptEnvironment(document=to_builtins(given))
+    if not is_asset_reference(given):
+        return ScriptEnvironment(reference=given)
+    try:
+        return trees(Kind.ENVIRONMENT, asset_reference(given, Kind.ENVIRONMENT)).environment
+    except (IdError, ModelFileError):
+        # Curated names are known by everybody and registered by nobody.
+        return ScriptEnvironment(reference=given)

@@ -1,0 +1,621 @@
+"""Crew: the worker processes of one script deployment, started, bounded, watched and replaced by the supervisor.
+
+Promise: a worker that ends is replaced, with a growing pause when it ends again. One that still runs a request long
+after that request's deadline, stands still or holds more memory than it may is ended; nothing else is. All sockets of
+the pool are made here and kept open, so workers and scorers may come and go in any order.
+How a hung worker is found: each worker notes what it runs, with its deadline, in the pool's table (`worker_state`);
+it is stopped before the table is believed, so that no request is ended that began in between.
+Isolation: `launcher.py` bounds the process before the user's interpreter starts. It inherits no variable and no
+descriptor but its own sockets; its folders for temporary files and home are its own. Where the gateway runs as root,
+the kernel does not enforce the limit on processes.
+Units: *_s seconds, *_bytes bytes; 0 for no such bound. A worker's `number` is never used again; its `slot` is.
+Errors: CrewFailed with the code and one sentence; the traceback is beside it and in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway import launcher
+from gateway.worker_log import WorkerLog
+from runtimes import WORKER_LIB, now_ns, worker_state
+
+log = logging.getLogger(__name__)
+
+MAIN = "import sys; sys.path.insert(0, {lib!r}); from igw_worker.main import main; main()"
+SLOTS_MAX = 1024
+LOOK_EVERY_S = 0.25
+# The scorer reports a hung worker one second after the deadline; this is for those whose scorer died.
+HUNG_AFTER_S = 1.3
+STILL_AFTER_S = 1.0
+FREEZE_LOOKS = 50
+PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
+STEADY_AFTER_S = 30.0
+# A worker that holds this share of its memory is replaced between two requests.
+FULL_AT = 0.8
+SOCKET_BYTES = 1024 * 1024
+EVENT_BYTES_MAX = 16 * 1024 * 1024
+OUTPUT_BYTES_PER_S = 4 * 1024 * 1024
+OUTPUT_CHUNK = 64 * 1024
+LAST_WORDS_S = 0.5
+
+
+class CrewFailed(Exception):
+    """The workers could not be made ready. `code` is one of the host's (UserScriptInitFailed, UserScriptImportError,
+    UserScriptFunctionNotFound, BadArgument) or WorkerEnded, InitTimedOut, SandboxMissing; `log` its last lines."""
+
+    def __init__(self, code: str, message: str, traceback: str = "", log: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.traceback = traceback
+        self.log = log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrewSpec:
+    """One pool of workers. `environment`: the variables that a worker sees beside PATH, HOME, TMPDIR and LANG.
+
+    `folder`: where its logs and temporary files are kept; it is made, and removed with the crew. `hidden`: folders
+    that a sandboxed worker must not read; `readable`: those that it must, wherever they lie.
+    """
+
+    pool: str
+    python: str | Path
+    code_dir: Path
+    scoring_script: str
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    workers: int = 1
+    memory_bytes: int = 0
+    cpu_seconds: int = 0
+    files_max: int = 1024
+    processes_max: int = 0
+    init_timeout_s: float = 310.0
+    sandbox: str = "none"
+    hidden: tuple[Path, ...] = ()
+    readable: tuple[Path, ...] = ()
+    worker_lib: Path = WORKER_LIB
+    server_version: str = "igw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """`swagger`: the documents that describe the script, as JSON text, by version."""
+
+    swagger: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    slot: int
+    number: int
+    pid: int
+    is_ready: bool
+    restarts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrewStatus:
+    pool: str
+    workers: tuple[WorkerStatus, ...]
+
+    @property
+    def ready(self) -> int:
+        return sum(worker.is_ready for worker in self.workers)
+
+
+class Sockets:
+    """Those of one pool: work goes from any scorer to any worker, replies from any worker to one scorer."""
+
+    def __init__(self, scorers: int) -> None:
+        self.work, self.work_end = _pair()
+        pairs = [_pair() for _ in range(scorers)]
+        self.replies = [ours for ours, _ in pairs]
+        self.reply_ends = [theirs for _, theirs in pairs]
+        self.state_fd = os.memfd_create("workers", os.MFD_CLOEXEC)
+        os.ftruncate(self.state_fd, SLOTS_MAX * worker_state.RECORD_BYTES)
+
+    def of_scorer(self, scorer: int) -> tuple[int, int]:
+        """The descriptors that a scorer sends work to and reads replies from."""
+        return self.work.fileno(), self.replies[scorer].fileno()
+
+    def of_worker(self) -> tuple[int, ...]:
+        return (self.work_end.fileno(), *(sock.fileno() for sock in self.reply_ends), self.state_fd)
+
+    def close(self) -> None:
+        for sock in (self.work, self.work_end, *self.replies, *self.reply_ends):
+            sock.close()
+        os.close(self.state_fd)
+
+
+class Worker:
+    """One slot of a crew, over the lives of the processes that play it."""
+
+    def __init__(self, slot: int, spec: CrewSpec, sockets: Sockets, numbers: itertools.count[int]) -> None:
+        self.slot = slot
+        self.number = -1
+        self.restarts = 0
+        self.reason = "is starting"
+        self.is_ready = False
+        self.is_leaving = False
+        self.log = WorkerLog(spec.folder / "logs" / f"worker-{slot}.log")
+        self._spec = spec
+        self._sockets = sockets
+        self._numbers = numbers
+        self._state_at = slot * worker_state.RECORD_BYTES
+        self._tmp = spec.folder / "tmp" / str(slot)
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._still_since_s = 0.0
+        self._looking = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """0 where no process runs."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else 0
+
+    async def start(self) -> Ready:
+        """A new process that is through with init(). Errors: CrewFailed, and then there is none."""
+        self.number = next(self._numbers)
+        self.is_leaving = False
+        self._still_since_s = 0.0
+        worker_state.clear(self._sockets.state_fd, self._state_at)
+        try:
+            async with asyncio.timeout(self._spec.init_timeout_s):
+                await asyncio.to_thread(_make_empty, self._tmp)
+                events = await self._spawn()
+                ready = await self._hear(events)
+        except TimeoutError:
+            await self.end()
+            text = f"init() of the scoring script was not through after {self._spec.init_timeout_s:g} s"
+            raise CrewFailed("InitTimedOut", text, log=self._tail()) from None
+        except OSError as error:
+            await self.end()
+            text = f"a worker process could not be started: {error}"
+            raise CrewFailed("WorkerEnded", text, log=self._tail()) from error
+        except BaseException:
+            await self.end()
+            raise
+        self.is_ready = True
+        self.reason = "is ready"
+        return ready
+
+    async def wait(self) -> str:
+        """Until the process has ended, and everything that it started; how it ended."""
+        assert self._process is not None
+        status = await self._process.wait()
+        self.is_ready = False
+        await self._bury()
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+    def stop_soon(self) -> None:
+        """Finish the current request, then end."""
+        self.is_leaving = True
+        if self._control is not None and not self._control.is_closing():
+            self._control.write(b'{"command": "stop"}\n')
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the process and all that it started."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    async def end(self) -> None:
+        """End the process now, and wait until it has."""
+        self.is_ready = False
+        self.signal(signal.SIGKILL)
+        if self._process is not None:
+            await self._process.wait()
+            await self._bury()
+
+    async def look(self, hung_after_s: float) -> None:
+        """End it if it hangs, stands still or holds too much. One look at a time."""
+        if self._looking.locked():
+            return
+        async with self._looking:
+            if self._has_stopped():
+                self._end_because("it stands still")
+            elif self._is_overdue(hung_after_s):
+                await self._end_if_overdue(hung_after_s)
+            else:
+                self._look_at_memory()
+
+    def running(self) -> tuple[int, int, int]:
+        """What it runs: the request's number, its deadline, and whose it is."""
+        return worker_state.read(self._sockets.state_fd, self._state_at)
+
+    def status(self) -> WorkerStatus:
+        return WorkerStatus(
+            slot=self.slot,
+            number=self.number,
+            pid=self.pid,
+            is_ready=self.is_ready,
+            restarts=self.restarts,
+            reason=self.reason,
+        )
+
+    # The process.
+
+    async def _spawn(self) -> asyncio.StreamReader:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        events, self._control = await asyncio.open_unix_connection(sock=ours, limit=EVENT_BYTES_MAX)
+        plan_fd = os.memfd_create("plan", os.MFD_CLOEXEC)
+        try:
+            with theirs:
+                os.write(plan_fd, json.dumps(self._plan(theirs.fileno())).encode())
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-I", "-S", str(Path(launcher.__file__)), str(plan_fd)),
+                    pass_fds=(*self._sockets.of_worker(), theirs.fileno(), plan_fd),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env={},
+                    start_new_session=True,
+                )
+        finally:
+            os.close(plan_fd)
+        self._reading = asyncio.create_task(self._keep_output(self._process))
+        return events
+
+    def _plan(self, control_fd: int) -> dict[str, Any]:
+        spec = self._spec
+        environment = worker_environment(spec, self._tmp) | {
+            "IGW_WORKER_CONFIG": json.dumps(self._config(control_fd))
+        }
+        command, environment = sandboxed(
+            spec, self._tmp, [str(spec.python), "-c", MAIN.format(lib=str(spec.worker_lib))], environment
+        )
+        return {
+            "parent": os.getpid(),
+            "memory_bytes": spec.memory_bytes,
+            "cpu_seconds": spec.cpu_seconds,
+            "files_max": spec.files_max,
+            "processes_max": spec.processes_max,
+            "folder": str(spec.code_dir),
+            "command": command,
+            "environment": environment,
+        }
+
+    def _config(self, control_fd: int) -> dict[str, Any]:
+        spec, sockets = self._spec, self._sockets
+        return {
+            "work_fd": sockets.work_end.fileno(),
+            "reply_fds": [sock.fileno() for sock in sockets.reply_ends],
+            "control_fd": control_fd,
+            "state_fd": sockets.state_fd,
+            "state_at": self._state_at,
+            "worker": self.number,
+            "code_dir": str(spec.code_dir),
+            "scoring_script": spec.scoring_script,
+            "server_version": spec.server_version,
+            "log_level": spec.environment.get("AZUREML_LOG_LEVEL", "INFO"),
+        }
+
+    async def _hear(self, events: asyncio.StreamReader) -> Ready:
+        """Its first word. The script may write to this socket too, so nothing of it is believed unseen."""
+        while line := await events.readline():
+            try:
+                event = json.loads(line)
+                kind = event["event"]
+            except (ValueError, TypeError, KeyError):
+                continue
+            if kind == "failed":
+                await self._last_words()
+                raise CrewFailed(
+                    str(event.get("code")), str(event.get("message")), str(event.get("traceback", "")), self._tail()
+                )
+            if kind == "ready":
+                swagger = event.get("swagger")
+                documents = swagger if isinstance(swagger, dict) else {}
+                return Ready(swagger={str(version): str(text) for version, text in documents.items()})
+        assert self._process is not None
+        status = await self._process.wait()
+        await self._last_words()
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        text = f"the worker process ended with {how} before init() of the scoring script was through"
+        raise CrewFailed("WorkerEnded", text, log=self._tail())
+
+    async def _keep_output(self, process: asyncio.subprocess.Process) -> None:
+        """What it prints, no faster than a disk should have to take it: a flood slows its writer down."""
+        assert process.stdout is not None
+        while data := await process.stdout.read(OUTPUT_CHUNK):
+            self.log.write(data)
+            if len(data) >= OUTPUT_CHUNK // 2:
+                await asyncio.sleep(len(data) / OUTPUT_BYTES_PER_S)
+
+    async def _last_words(self) -> None:
+        """What it printed last is read, unless somebody that it started holds the pipe open."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading], timeout=LAST_WORDS_S)
+
+    async def _bury(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            # Whatever it started and left behind.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        await self._last_words()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        if self._control is not None:
+            self._control.close()
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.tail(50))
+
+    # Looks.
+
+    def _is_overdue(self, hung_after_s: float) -> bool:
+        request, deadline_ns, _ = self.running()
+        return bool(request and deadline_ns and now_ns() > deadline_ns + hung_after_s * 1e9)
+
+    async def _end_if_overdue(self, hung_after_s: float) -> None:
+        """Between the look and the end it must not begin with another request: it is stopped, and looked at again."""
+        pid = self.pid
+        self.signal(signal.SIGSTOP)
+        for _ in range(FREEZE_LOOKS):
+            if _state_of(pid) in "TX":
+                break
+            await asyncio.sleep(0.001)
+        if self.pid == pid and self._is_overdue(hung_after_s):
+            self._end_because("it still ran a request long after its deadline")
+        elif self.pid == pid:
+            self.signal(signal.SIGCONT)
+
+    def _has_stopped(self) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        if not self.pid or _state_of(self.pid) != "T":
+            self._still_since_s = 0.0
+            return False
+        self._still_since_s = self._still_since_s or now_s
+        return now_s - self._still_since_s > STILL_AFTER_S
+
+    def _look_at_memory(self) -> None:
+        limit = self._spec.memory_bytes
+        held = _resident_bytes(self.pid) if limit and self.pid else 0
+        if held > limit:
+            self._end_because(f"it holds {held} bytes of memory and may hold {limit}")
+        elif held > FULL_AT * limit and self.is_ready and not self.is_leaving:
+            log.warning("%s worker %d holds %d of %d bytes and is replaced", self._spec.pool, self.slot, held, limit)
+            self.stop_soon()
+
+    def _end_because(self, why: str) -> None:
+        self.reason = f"was ended, for {why}"
+        log.error("%s worker %d (pid %d) is ended: %s", self._spec.pool, self.slot, self.pid, why)
+        self.signal(signal.SIGKILL)
+
+
+class Crew:
+    """All workers of one pool. `on_gone(number)` is called for each that ended, before its successor starts."""
+
+    def __init__(self, spec: CrewSpec, on_gone: Callable[[int], None]) -> None:
+        self.spec = spec
+        self._on_gone = on_gone
+        self._numbers = itertools.count()
+        self._sockets: Sockets | None = None
+        # Those that are wanted; and, by slot, all that are watched, also those that are to end.
+        self._workers: list[Worker] = []
+        self._kept: dict[int, Worker] = {}
+        self._keeping: dict[int, asyncio.Task[None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self, scorers: int) -> Ready:
+        """All workers are through with init(). Errors: CrewFailed; then nothing of it is left."""
+        self._sockets = Sockets(scorers)
+        if self.spec.sandbox == "bwrap" and shutil.which("bwrap") is None:
+            await self.stop(0.0)
+            raise CrewFailed("SandboxMissing", "the sandbox bwrap was asked for and is not installed")
+        await asyncio.to_thread((self.spec.folder / "logs").mkdir, 0o700, True, True)
+        try:
+            first, *_ = await self._add(self.spec.workers)
+        except BaseException:
+            await self.stop(0.0)
+            raise
+        self._looking = asyncio.create_task(self._keep_looking())
+        return first
+
+    def sockets(self, scorer: int) -> tuple[int, int]:
+        """The descriptors of a scorer: work and replies. They stay the crew's."""
+        assert self._sockets is not None
+        return self._sockets.of_scorer(scorer)
+
+    async def resize(self, workers: int) -> None:
+        """Have so many workers. Those that are too many finish what they run. Errors: CrewFailed; then it is as
+        large as before."""
+        if workers < 1:
+            raise ValueError(f"a pool of {workers} workers; it has at least 1")
+        surplus = self._workers[workers:]
+        del self._workers[workers:]
+        for worker in surplus:
+            worker.stop_soon()
+        if workers > len(self._workers):
+            await self._add(workers - len(self._workers))
+
+    async def recycle(self, number: int, request: int) -> None:
+        """A scorer says that this worker hangs in this request: it is ended if it still runs it."""
+        for worker in list(self._kept.values()):
+            if worker.number == number and worker.running()[0] == request:
+                await worker.look(0.0)
+
+    async def stop(self, grace_s: float) -> None:
+        """End all workers, those that run a request after it or after the grace. May be called again."""
+        if self._looking is not None:
+            self._looking.cancel()
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.stop_soon()
+        keeping = set(self._keeping.values())
+        if keeping and grace_s:
+            await asyncio.wait(keeping, timeout=grace_s)
+        for slot, task in self._keeping.items():
+            # One that serves ends with its process; one that starts, or waits to, is told so.
+            if self._kept[slot].is_ready:
+                self._kept[slot].signal(signal.SIGKILL)
+            else:
+                task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+        if self._sockets is not None:
+            self._sockets.close()
+            self._sockets = None
+        await asyncio.to_thread(shutil.rmtree, self.spec.folder, True)
+
+    def tail(self, lines: int) -> str:
+        """The last lines of each worker."""
+        workers = self._workers
+        if len(workers) == 1:
+            return "\n".join(workers[0].log.tail(lines))
+        return "\n".join(f"[worker {one.slot}] {line}" for one in workers for line in one.log.tail(lines))
+
+    def status(self) -> CrewStatus:
+        return CrewStatus(pool=self.spec.pool, workers=tuple(worker.status() for worker in self._workers))
+
+    async def _add(self, count: int) -> list[Ready]:
+        """So many workers more, ready; or none. Errors: CrewFailed of the first that failed."""
+        assert self._sockets is not None
+        slots = self._free_slots(count)
+        workers = [Worker(slot, self.spec, self._sockets, self._numbers) for slot in slots]
+        starting = [asyncio.create_task(worker.start()) for worker in workers]
+        try:
+            ready = list(await asyncio.gather(*starting))
+        except BaseException:
+            for task in starting:
+                task.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
+            await asyncio.gather(*(worker.end() for worker in workers))
+            raise
+        for worker in workers:
+            self._workers.append(worker)
+            self._kept[worker.slot] = worker
+            self._keeping[worker.slot] = asyncio.create_task(self._keep(worker))
+        return ready
+
+    def _free_slots(self, count: int) -> list[int]:
+        free = [slot for slot in range(SLOTS_MAX) if slot not in self._kept]
+        if count > len(free):
+            raise ValueError(f"{count} workers more than {len(self._kept)}; a pool has at most {SLOTS_MAX}")
+        return free[:count]
+
+    async def _keep(self, worker: Worker) -> None:
+        """Replace it for as long as it is wanted."""
+        try:
+            await self._replace(worker)
+        finally:
+            await worker.end()
+            del self._kept[worker.slot], self._keeping[worker.slot]
+
+    async def _replace(self, worker: Worker) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = PAUSE_MIN_S
+        while True:
+            began_s = loop.time()
+            if worker.is_ready:
+                how = await worker.wait()
+                self._on_gone(worker.number)
+                if worker not in self._workers:
+                    return
+                if not worker.is_leaving:
+                    log.error("%s worker %d ended with %s and is replaced", self.spec.pool, worker.slot, how)
+            pause_s = PAUSE_MIN_S if loop.time() - began_s > STEADY_AFTER_S else min(pause_s * 2, PAUSE_MAX_S)
+            await asyncio.sleep(pause_s)
+            if worker not in self._workers:
+                return
+            worker.restarts += 1
+            try:
+                await worker.start()
+            except CrewFailed as error:
+                worker.reason = str(error)
+                log.error("%s worker %d could not be replaced: %s", self.spec.pool, worker.slot, error)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            for worker in list(self._kept.values()):
+                try:
+                    await worker.look(HUNG_AFTER_S)
+                except OSError:
+                    log.exception("%s worker %d could not be looked at", self.spec.pool, worker.slot)
+
+
+def worker_environment(spec: CrewSpec, tmp: Path) -> dict[str, str]:
+    """All that a worker sees; nothing of the gateway's own."""
+    programs = Path(spec.python).parent
+    return {
+        "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(tmp),
+        "TMPDIR": str(tmp),
+        "LANG": "C.UTF-8",
+        # The code's folder is not the worker's to write to.
+        "PYTHONPYCACHEPREFIX": str(tmp / "pycache"),
+        **spec.environment,
+    }
+
+
+def sandboxed(
+    spec: CrewSpec, tmp: Path, command: list[str], environment: dict[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The command and its environment, inside bwrap where that is asked for: no network, nothing to write to but
+    `tmp`. What the linker reads is for the command alone, not for the program that makes the sandbox."""
+    if spec.sandbox != "bwrap":
+        return command, environment
+    linker = {name: value for name, value in environment.items() if name.startswith("LD_")}
+    python = Path(spec.python)
+    needed = (spec.code_dir, spec.worker_lib, python.parent.parent, *spec.readable)
+    program = shutil.which("bwrap") or "bwrap"
+    wrapped = [program, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev"]
+    wrapped += ["--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108
+    for folder in spec.hidden:
+        wrapped += ["--tmpfs", str(folder)]
+    for folder in needed:
+        wrapped += ["--ro-bind", str(folder), str(folder)]
+    wrapped += ["--bind", str(tmp), str(tmp), "--chdir", str(spec.code_dir)]
+    for name, value in linker.items():
+        wrapped += ["--setenv", name, value]
+    kept = {name: value for name, value in environment.items() if name not in linker}
+    return [*wrapped, "--", *command], kept
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for sock in (ours, theirs):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+    return ours, theirs
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _state_of(pid: int) -> str:
+    """The kernel's letter for what a process does; X where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "X"
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        # It ended meanwhile.
+        return 0

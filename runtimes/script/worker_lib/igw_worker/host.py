@@ -1,0 +1,204 @@
+"""One request after the other: from its head and body to an Answer, whatever the script does.
+
+Why: a script's failure is an answer like any other, and its traceback is for the log, never for the caller.
+Units: milliseconds of the performance counter for run(); bytes for results.
+Errors: none leave `handle` but Leave, with the answer that is still owed, where the script wants its process ended.
+Threads: the main thread, since a scoring timeout is a signal.
+"""
+
+import json
+import logging
+import re
+import signal
+import time
+from types import FrameType
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from .forms import INTERNAL, Answer, Body, Refused, answer_of, refusal
+from .script import UserScript, trace_of
+from .shims.aml_request import AMLRequest
+
+FAILED_RUN = "An unexpected error occurred in scoring script. Check the logs for more info."
+_ID_MAX = 100
+_ID_HEADERS = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id")
+# What makes an entry of AML_CORS_ORIGINS a pattern.
+_PATTERN = re.compile(r"[*\\\]?$^\[()]")
+
+
+class ScoringTimeout(TimeoutError):
+    """run() took longer than SCORING_TIMEOUT_MS."""
+
+
+class Leave(Exception):
+    """The script called sys.exit(): its answer is sent, then the process ends as the script said."""
+
+    def __init__(self, answer: Answer, code: int) -> None:
+        super().__init__(f"the scoring script ended its process with code {code}")
+        self.answer = answer
+        self.code = code
+
+
+class ScoringTimer:
+    """Interrupts run() after a time, by SIGALRM; without one it leaves that signal to the script.
+
+    The inference server's default is an hour, which no deployment's timeout reaches: so none is set then.
+    """
+
+    def __init__(self, timeout_ms: Optional[int]) -> None:
+        self.timeout_ms = timeout_ms
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        if self.timeout_ms is not None:
+            self._before = signal.signal(signal.SIGALRM, self._ring)
+            signal.setitimer(signal.ITIMER_REAL, self.timeout_ms / 1000)
+
+    def __exit__(self, *_: Any) -> None:
+        if self.timeout_ms is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
+
+    def _ring(self, number: int, frame: Optional[FrameType]) -> None:
+        raise ScoringTimeout
+
+
+class ScriptHost:
+    """Calls one script's run(). `cors_origins`: none switches CORS off."""
+
+    def __init__(
+        self,
+        script: UserScript,
+        *,
+        server_version: str = "",
+        timeout_ms: Optional[int] = None,
+        max_result_bytes: int,
+        cors_origins: Tuple[str, ...] = (),
+    ) -> None:
+        self._script = script
+        self._server_version = server_version
+        self._timer = ScoringTimer(timeout_ms)
+        self._max_result_bytes = max_result_bytes
+        self._cors_origins = cors_origins
+        self._logger = logging.getLogger("azmlinfsrv")
+
+    def handle(self, head: Mapping[str, Any], body: Body) -> Answer:
+        """The answer to one request; raises Leave only."""
+        request = AMLRequest(head["method"], head["target"], head["headers"], body)
+        try:
+            answer = self._refused_at_sight(request) or self._run(request, body)
+        except Leave as leave:
+            self._add_headers(request, leave.answer)
+            raise
+        self._add_headers(request, answer)
+        return answer
+
+    def log_access(self, head: Mapping[str, Any], answer: Answer, taken_ms: float) -> None:
+        """The inference server's one line a request."""
+        where = f"{head['method']} {head['target'] if head['target'][-1:] != '?' else head['target'][:-1]}"
+        self._logger.info("%s %d %.3fms %d", where, answer.status, taken_ms, len(answer.body))
+
+    def _refused_at_sight(self, request: AMLRequest) -> Optional[Answer]:
+        for name in _ID_HEADERS:
+            if len(request.headers.get(name, "")) > _ID_MAX:
+                return refusal(431, f"{name} must not exceed {_ID_MAX} characters")
+        if request.method == "OPTIONS" and self._script.form.kind != "raw":
+            return Answer(200, b"") if self._cors_origins else refusal(405, "Method not allowed")
+        return None
+
+    def _run(self, request: AMLRequest, body: Body) -> Answer:
+        try:
+            arguments = self._script.form.arguments(request, body)
+        except Refused as refused:
+            return refusal(refused.status, refused.message)
+        except Exception as exc:  # noqa: BLE001 -- what no rule foresaw is the request's fault, not the worker's end
+            self._log_failure(exc)
+            return refusal(400, "The request could not be read.")
+        started = time.perf_counter()
+        try:
+            with self._timer:
+                value = self._script.run(**arguments)
+            run_ms = (time.perf_counter() - started) * 1000
+        except ScoringTimeout as exc:
+            self._log_failure(exc)
+            return self._failed(f"Scoring timeout after {self._timer.timeout_ms} ms", started)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            self._log_failure(exc)
+            code = exc.code if isinstance(exc, SystemExit) and isinstance(exc.code, int) else 1
+            raise Leave(self._failed(FAILED_RUN, started), code) from exc
+        except BaseException as exc:  # noqa: BLE001 -- a script may raise anything
+            self._log_failure(exc)
+            return self._failed(FAILED_RUN, started)
+        return self._answer(value, run_ms)
+
+    def _failed(self, message: str, started: float) -> Answer:
+        return refusal(500, message, failed=True, run_ms=(time.perf_counter() - started) * 1000)
+
+    def _answer(self, value: Any, run_ms: float) -> Answer:
+        try:
+            answer = answer_of(value, run_ms)
+        except Exception as exc:  # noqa: BLE001 -- a value's own methods run here
+            self._logger.error("run() returned what is neither JSON nor a response. %s", trace_of(exc))
+            return refusal(500, INTERNAL, failed=True, run_ms=run_ms)
+        if len(answer.body) > self._max_result_bytes:
+            message = f"The result has {len(answer.body)} bytes; at most {self._max_result_bytes} can be answered."
+            self._logger.error("%s", message)
+            return refusal(500, message, failed=True, run_ms=run_ms)
+        return answer
+
+    def _log_failure(self, exc: BaseException) -> None:
+        self._logger.error("Encountered Exception: %s", trace_of(exc))
+
+    def _add_headers(self, request: AMLRequest, answer: Answer) -> None:
+        if self._server_version:
+            answer.headers.append(("x-ms-server-version", self._server_version))
+        if self._cors_origins:
+            answer.headers += self._cors(request)
+
+    def _cors(self, request: AMLRequest) -> List[Tuple[str, str]]:
+        origin = request.headers.get("origin", "")
+        lines = [("vary", "Origin")]
+        if not origin or not any(_matches(entry, origin) for entry in self._cors_origins):
+            return lines
+        lines.append(("access-control-allow-origin", origin))
+        if request.method == "OPTIONS":
+            lines.append(("access-control-allow-methods", "GET, POST"))
+            wanted = request.headers.get("access-control-request-headers")
+            if wanted:
+                lines.append(("access-control-allow-headers", wanted))
+        return lines
+
+
+def _matches(entry: str, origin: str) -> bool:
+    if entry == "*":
+        return True
+    if not _PATTERN.search(entry):
+        return entry.lower() == origin.lower()
+    try:
+        return re.match(entry, origin, re.IGNORECASE) is not None
+    except re.error:
+        return False
+
+
+def head_of(answer: Answer) -> Dict[str, Any]:
+    """An answer's head, as it travels."""
+    headers = [[name, value] for name, value in answer.headers]
+    return {"status": answer.status, "headers": headers, "failed": answer.failed, "ms": round(answer.run_ms, 3)}
+
+
+def origins_of(text: str) -> Tuple[str, ...]:
+    """AML_CORS_ORIGINS: origins between commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def timeout_of(text: str) -> Optional[int]:
+    """SCORING_TIMEOUT_MS, None where it is not set. Raises ValueError."""
+    if not text.strip():
+        return None
+    timeout_ms = int(text)
+    if timeout_ms <= 0:
+        raise ValueError(f"{timeout_ms} is not above 0")
+    return timeout_ms
+
+
+def event_line(event: Mapping[str, Any]) -> bytes:
+    return json.dumps(event).encode("utf-8") + b"\n"

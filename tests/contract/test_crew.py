@@ -1,0 +1,345 @@
+"""A crew of real worker processes: its start, its ends, its bounds, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import crew as crew_module
+from gateway.crew import Crew, CrewFailed, CrewSpec, sandboxed, worker_environment
+from gateway.crews import Crews
+from tests.support.crews import ECHO, Pool, crew_spec, pool, until
+
+LOOK = """
+import json, os, resource, sys, tempfile
+def init():
+    print("this is init")
+def run(raw):
+    return {
+        "environment": dict(os.environ),
+        "limits": {name: resource.getrlimit(getattr(resource, name))
+                   for name in ("RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_DATA", "RLIMIT_CPU", "RLIMIT_NPROC")},
+        "session": os.getsid(0) == os.getpid(),
+        "fds": sorted(os.readlink("/proc/self/fd/" + one) for one in os.listdir("/proc/self/fd")
+                      if os.path.exists("/proc/self/fd/" + one)),
+        "status": open("/proc/self/status").read(),
+        "nice": os.nice(0),
+        "cwd": os.getcwd(),
+        "tmp": tempfile.mkdtemp(),
+        "umask": os.umask(0),
+    }
+"""
+
+
+def told(spec: CrewSpec, story: Callable[[Pool], Awaitable[None]], scorers: int = 1) -> None:
+    async def run() -> None:
+        async with pool(spec, scorers) as made:
+            await story(made)
+
+    asyncio.run(run())
+
+
+def failure(spec: CrewSpec) -> CrewFailed:
+    """How its start fails; nothing of it is left."""
+
+    async def run() -> CrewFailed:
+        with pytest.raises(CrewFailed) as failed:
+            await Crew(spec, lambda _: None).start(1)
+        return failed.value
+
+    found = asyncio.run(run())
+    assert not spec.folder.exists()
+    return found
+
+
+def test_any_scorer_reaches_any_idle_worker(tmp_path: Path) -> None:
+    async def story(made: Pool) -> None:
+        values = [made.send(number, scorer=number % 2) for number in range(40)]
+        found = [await one.value() for one in values]
+        assert [one["got"] for one in found] == list(range(40))
+        assert {one["pid"] for one in found} <= set(made.pids)
+        assert made.crew.status().ready == 2
+
+    told(crew_spec(tmp_path, ECHO, workers=2), story, scorers=2)
+
+
+def test_a_worker_sees_nothing_of_the_gateway_and_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_MASTER_KEY", "secret")
+    spec = crew_spec(
+        tmp_path,
+        LOOK,
+        environment={"AZUREML_MODEL_DIR": "/models", "MINE": "1"},
+        memory_bytes=1 << 30,
+        cpu_seconds=600,
+        files_max=99,
+        processes_max=500,
+    )
+
+    async def story(made: Pool) -> None:
+        seen = await made.value({})
+        environment: dict[str, str] = seen["environment"]
+        assert "secret" not in environment.values()
+        assert environment["MINE"] == "1"
+        given = {"AZUREML_MODEL_DIR", "MINE", "PATH", "HOME", "TMPDIR", "LANG", "PYTHONPYCACHEPREFIX"}
+        assert set(environment) <= given | {"AML_APP_ROOT", "AZUREML_ENTRY_SCRIPT", "LC_CTYPE"}
+        limits = seen["limits"]
+        assert limits["RLIMIT_CORE"] == [0, 0]
+        assert limits["RLIMIT_NOFILE"] == [99, 99]
+        assert limits["RLIMIT_DATA"] == [1 << 30, 1 << 30]
+        assert limits["RLIMIT_CPU"] == [600, 600]
+        assert limits["RLIMIT_NPROC"][0] >= 500
+        assert seen["session"]
+        assert "NoNewPrivs:\t1" in seen["status"]
+        assert seen["nice"] >= 5
+        assert seen["umask"] == 0o077
+        assert seen["cwd"] == str(spec.code_dir)
+        assert seen["tmp"].startswith(str(spec.folder / "tmp" / "0"))
+        files = [one for one in seen["fds"] if not one.startswith(("socket:", "pipe:", "/dev/null", "/memfd:"))]
+        assert [one for one in files if not one.startswith("/proc/")] == []
+        assert sum(one.startswith("socket:") for one in seen["fds"]) == 3
+        assert "this is init" in made.crew.tail(50)
+
+    told(spec, story)
+    assert not spec.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "says"),
+    [
+        ("def run(raw):\n    return 1\n", "UserScriptFunctionNotFound", "init"),
+        ("import nothing_like_this\n", "UserScriptImportError", "nothing_like_this"),
+        ("def init():\n    raise ValueError('no model')\ndef run(raw):\n    pass\n", "UserScriptInitFailed", "no model"),
+        ("def init():\n    import os\n    os._exit(9)\ndef run(raw):\n    pass\n", "WorkerEnded", "exit status 9"),
+        (
+            "def init():\n    import ctypes\n    ctypes.string_at(0)\ndef run(raw):\n    pass\n",
+            "WorkerEnded",
+            "signal 11",
+        ),
+    ],
+    ids=["no init", "import", "init raises", "init exits", "init crashes"],
+)
+def test_a_script_that_cannot_start_says_why(tmp_path: Path, script: str, code: str, says: str) -> None:
+    failed = failure(crew_spec(tmp_path, script, workers=2))
+    assert failed.code == code
+    assert says in failed.message + failed.traceback
+    assert "\n" not in failed.message
+
+
+def test_an_init_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    script = "import time\ndef init():\n    print('begun', flush=True)\n    time.sleep(60)\ndef run(raw):\n    pass\n"
+    failed = failure(crew_spec(tmp_path, script, init_timeout_s=0.7))
+    assert failed.code == "InitTimedOut"
+    assert "0.7 s" in failed.message
+    assert "begun" in failed.log
+
+
+def test_an_interpreter_that_is_not_there_is_said(tmp_path: Path) -> None:
+    failed = failure(crew_spec(tmp_path, ECHO, python="/no/such/python"))
+    assert failed.code == "WorkerEnded"
+    assert "/no/such/python" in failed.log
+
+
+def test_a_sandbox_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module.shutil, "which", lambda _: None)
+    assert failure(crew_spec(tmp_path, ECHO, sandbox="bwrap")).code == "SandboxMissing"
+
+
+def test_the_sandbox_hides_what_it_is_told_to_and_keeps_the_linkers_variables_for_the_script(tmp_path: Path) -> None:
+    spec = crew_spec(tmp_path, ECHO, sandbox="bwrap", hidden=(Path("/state"),), readable=(Path("/models"),))
+    environment = worker_environment(spec, tmp_path / "t") | {"LD_PRELOAD": "x.so"}
+    command, kept = sandboxed(spec, tmp_path / "t", ["/python", "-c", "x"], environment)
+    text = " ".join(command)
+    for part in ("--unshare-all", "--ro-bind / /", "--tmpfs /state", "--ro-bind /models /models", "-- /python -c x"):
+        assert part in text
+    assert text.index("--tmpfs /state") < text.index("--ro-bind /models")
+    assert "--setenv LD_PRELOAD x.so" in text
+    assert "LD_PRELOAD" not in kept
+
+
+def test_a_pool_grows_and_shrinks_and_keeps_who_stays(tmp_path: Path) -> None:
+    async def story(made: Pool) -> None:
+        (first,) = made.pids
+        await made.crew.resize(3)
+        assert made.crew.status().ready == 3
+        assert made.pids[0] == first
+        await made.crew.resize(1)
+        await until(lambda: len(made.gone) == 2, "the surplus ends")
+        assert made.pids == [first]
+        await made.crew.resize(2)
+        assert [one.slot for one in made.crew.status().workers] == [0, 1]
+        with pytest.raises(ValueError, match="at least 1"):
+            await made.crew.resize(0)
+        assert (await made.value(1))["got"] == 1
+
+    told(crew_spec(tmp_path, ECHO), story)
+
+
+def test_a_growth_that_fails_leaves_the_pool_as_it_was(tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    script = f"import os\ndef init():\n    assert not os.path.exists({str(flag)!r}), 'broken'\ndef run(raw):\n    return 1\n"
+
+    async def story(made: Pool) -> None:
+        flag.touch()
+        with pytest.raises(CrewFailed, match="broken"):
+            await made.crew.resize(3)
+        assert made.crew.status().ready == 1
+        assert await made.value(1) == 1
+
+    told(crew_spec(tmp_path, script), story)
+
+
+def test_a_stop_lets_what_runs_end_and_a_grace_that_is_over_does_not(tmp_path: Path) -> None:
+    script = "import json, time\ndef init():\n    pass\ndef run(raw):\n    time.sleep(json.loads(raw))\n    return 1\n"
+
+    async def story(made: Pool) -> None:
+        short, long = made.send(0.4), made.send(30)
+        await until(lambda: all(one.request.is_taken for one in made.sent), "both run")
+        began = asyncio.get_running_loop().time()
+        await made.crew.stop(1.0)
+        assert asyncio.get_running_loop().time() - began < 3.0
+        assert await short.outcome() == 200
+        assert await long.outcome() == "ModelFailed"
+        await made.crew.stop(0.0)
+
+    told(crew_spec(tmp_path, script, workers=2), story)
+
+
+def test_one_that_cannot_come_back_is_tried_again_and_a_stop_does_not_wait_for_it(tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    script = (
+        f"import os\ndef init():\n    assert not os.path.exists({str(flag)!r}), 'broken'\ndef run(raw):\n    os._exit(1)\n"
+    )
+
+    async def story(made: Pool) -> None:
+        flag.touch()
+        assert await made.send(1).outcome() == "ModelFailed"
+        await until(lambda: "init" in made.crew.status().workers[0].reason, "it cannot start")
+        flag.unlink()
+        await until(lambda: made.crew.status().ready == 1, "it is back")
+        assert made.crew.status().workers[0].restarts >= 2
+
+    told(crew_spec(tmp_path, script), story)
+
+
+def test_a_flood_of_output_is_bounded_and_slows_nobody_else(tmp_path: Path) -> None:
+    script = "def init():\n    pass\ndef run(raw):\n    print('x' * 1000 * int(raw))\n    return 1\n"
+
+    async def story(made: Pool) -> None:
+        flood = made.send(8000)
+        others = [made.send(0) for _ in range(20)]
+        assert [await one.outcome() for one in others] == [200] * 20
+        assert await flood.outcome() == 200
+        size = sum(path.stat().st_size for path in (made.crew.spec.folder / "logs").iterdir())
+        assert size <= 2 * 5 * 1024 * 1024
+
+    told(crew_spec(tmp_path, script, workers=2), story)
+
+
+class FakeScorers:
+    count = 2
+
+    def __init__(self) -> None:
+        self.given: dict[str, list[tuple[int, ...]]] = {}
+        self.gone: list[tuple[str, int]] = []
+
+    async def give(self, label: str, fds: list[tuple[int, ...]]) -> None:
+        for pair in fds:
+            for fd in pair:
+                os.fstat(fd)
+        self.given[label] = fds
+
+    async def take_back(self, label: str) -> None:
+        self.given.pop(label, None)
+
+    def worker_gone(self, pool: str, worker: int) -> None:
+        self.gone.append((pool, worker))
+
+
+def test_the_crews_of_a_gateway_are_started_given_to_scorers_and_ended(tmp_path: Path) -> None:
+    async def story() -> None:
+        scorers = FakeScorers()
+        crews = Crews(scorers)
+        spec = crew_spec(tmp_path, ECHO)
+        ready = await crews.start(spec)
+        assert set(ready.swagger) == {"2", "3", "3.1"}
+        assert json.loads(ready.swagger["2"])["swagger"] == "2.0"
+        assert [len(fds) for fds in scorers.given[spec.pool]] == [2, 2]
+        with pytest.raises(ValueError, match="runs already"):
+            await crews.start(spec)
+        await crews.resize(spec.pool, 2)
+        assert crews.status()[spec.pool].ready == 2
+        assert "ready for serving" in crews.tail(spec.pool, 5)
+        assert crews.tail("another", 5) == ""
+        crews.recycle(spec.pool, 0, 1)
+        crews.recycle("another", 0, 1)
+        await crews.stop("another", 0.0)
+        await crews.stop(spec.pool, 0.0)
+        assert scorers.given == {}
+        assert len(scorers.gone) == 2
+        broken = crew_spec(tmp_path, "import nothing_like_this\n")
+        with pytest.raises(CrewFailed):
+            await crews.start(broken)
+        assert crews.status() == {}
+        await crews.start(crew_spec(tmp_path, ECHO))
+        await crews.close(1.0)
+
+    asyncio.run(story())
+
+
+def test_nothing_a_script_writes_to_its_control_socket_is_believed_unseen(tmp_path: Path) -> None:
+    host = tmp_path / "lib" / "igw_worker"
+    host.mkdir(parents=True)
+    (host / "__init__.py").touch()
+    (host / "main.py").write_text(
+        "import json, os\n"
+        "def main():\n"
+        "    fd = json.loads(os.environ['IGW_WORKER_CONFIG'])['control_fd']\n"
+        "    os.write(fd, b'nonsense\\n[1]\\n{}\\n{\"event\": 7}\\n{\"event\": \"ready\", \"swagger\": 3}\\n')\n"
+        "    os.read(fd, 100)\n"
+    )
+    spec = crew_spec(tmp_path, ECHO, worker_lib=tmp_path / "lib")
+
+    async def story() -> Any:
+        crew = Crew(spec, lambda _: None)
+        ready = await crew.start(1)
+        await crew.stop(5.0)
+        return ready
+
+    assert asyncio.run(story()).swagger == {}
+
+
+def test_workers_end_with_the_supervisor(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from gateway.crew import Crew\n"
+        "from tests.support.crews import ECHO, crew_spec\n"
+        "async def main():\n"
+        "    crew = Crew(crew_spec(Path(sys.argv[1]), ECHO, workers=2), print)\n"
+        "    await crew.start(1)\n"
+        "    print(*[one.pid for one in crew.status().workers], flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+
+    async def story() -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, str(tmp_path)), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        pids = [int(word) for word in (await process.stdout.readline()).split()]
+        assert len(pids) == 2
+        process.kill()
+        await process.wait()
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the workers end")
+
+    asyncio.run(story())
