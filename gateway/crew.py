@@ -43,7 +43,7 @@ HUNG_AFTER_S = 1.3
 STILL_AFTER_S = 1.0
 FREEZE_LOOKS = 50
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
-STEADY_AFTER_S = 30.0
+STEADY_AFTER_S = 3.0
 # A worker that holds this share of its memory is replaced between two requests.
 FULL_AT = 0.8
 SOCKET_BYTES = 1024 * 1024

@@ -59,6 +59,7 @@ COLLECT_TIMEOUT_S = 1.0
 COLLECT_EVERY_S = 1.0
 SILENT_AFTER_S = 3.0
 HUNG_AFTER_S = 10.0
+LOAD_TIMEOUT_S = 600.0
 STDERR_FD = 2
 MASTER_KEYS = ("GATEWAY_MASTER_KEY", "GATEWAY_MASTER_KEY_OLD")
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
@@ -81,8 +82,11 @@ class ScorerProcess:
         self._fds: socket.socket | None = None
         self._giving = asyncio.Lock()
         self._is_started = False
-        # Loads that it has not answered, also those that nobody waits for any more.
-        self._loading: set[asyncio.Task[Message]] = set()
+        # Loads that it has not answered, also those that nobody waits for any more. It takes one after the other, in
+        # this order: the first has run since `_load_began_s`.
+        self._loading: dict[asyncio.Task[Message], str] = {}
+        self._load_began_s = 0.0
+        self._overdue: asyncio.Task[Message] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -155,19 +159,34 @@ class ScorerProcess:
 
     async def load(self, name: str, deployment: DeploymentSpec, learned: Learned | None) -> LoadDone | None:
         loading = asyncio.create_task(self.call(Load(name=name, deployment=deployment, learned=learned)))
-        self._loading.add(loading)
+        if not self._loading:
+            self._load_began_s = asyncio.get_running_loop().time()
+        self._loading[loading] = name
         loading.add_done_callback(self._loaded)
         try:
             # Who stops waiting for it does not stop it: the scorer may be silent until it is through.
             answer = await asyncio.shield(loading)
         except ScorerDied as error:
+            if loading is self._overdue:
+                # Not as one that lost its scorer: it would be tried again, and hold up all others again.
+                limit_s = self._fleet.load_timeout_s
+                raise RemoteFailed(f"it was not loaded within {limit_s:g} s (setting load_timeout_s)") from error
             log.warning("%s", error)
             return None
         assert isinstance(answer, LoadDone)
         return answer
 
+    def end_overdue_load(self) -> None:
+        """A load that takes too long ends with its process, for nothing else ends it; those behind it come again."""
+        if self._loading and asyncio.get_running_loop().time() - self._load_began_s > self._fleet.load_timeout_s:
+            self._overdue, name = next(iter(self._loading.items()))
+            limit_s = self._fleet.load_timeout_s
+            log.error("%s was not loaded by scorer %d within %g s, which is killed", name, self.index, limit_s)
+            self.kill()
+
     def _loaded(self, loading: asyncio.Task[Message]) -> None:
-        self._loading.discard(loading)
+        self._loading.pop(loading, None)
+        self._load_began_s = loading.get_loop().time()
         # Looked at, so that a failure that nobody waits for any more is no mystery in the log.
         if not loading.cancelled():
             loading.exception()
@@ -291,7 +310,10 @@ class Fleet:
         seats: SeatTable,
         seats_fd: int,
         on_restart: Callable[[str], None],
+        on_degraded: Callable[[Mapping[str, str]], None] = lambda _: None,
+        load_timeout_s: float = LOAD_TIMEOUT_S,
     ) -> None:
+        self.load_timeout_s = load_timeout_s
         self.settings = settings
         self.seats_fd = seats_fd
         self.sockets = sockets
@@ -299,6 +321,7 @@ class Fleet:
         self.current: tuple[SnapshotSpec, LearnedByName] | None = None
         self._seats = seats
         self._on_restart = on_restart
+        self._on_degraded = on_degraded
         # Held by whoever changes what is served: a change, or the replacement of a dead scorer.
         self.changing = asyncio.Lock()
         self.ledger = Ledger()
@@ -442,6 +465,7 @@ class Fleet:
             await asyncio.gather(*(self._collect(scorer) for scorer in self.scorers if scorer.is_serving))
             await self._cover()
             for scorer in self.scorers:
+                scorer.end_overdue_load()
                 # While models are loaded a scorer may be silent for long: opening one holds Python's lock.
                 silent_s = loop.time() - scorer.answered_s
                 is_busy = self.changing.locked() or scorer.is_loading
@@ -492,6 +516,8 @@ class Fleet:
                     for name, reason in prepared.failures.items():
                         log.error("scorer %d could not load %s again: %s", scorer.index, name, reason)
                     self.degraded |= prepared.failures
+                    if not self._is_stopping:
+                        self._on_degraded(prepared.failures)
         except (ScorerDied, RemoteFailed, TimeoutError, OSError) as error:
             # It is watched again at once: a process that is still there is ended, and the next pause is longer.
             log.error("the replacement of scorer %d failed: %s", scorer.index, error)

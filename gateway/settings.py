@@ -67,7 +67,9 @@ class DatabaseUrl:
     url: str = field(repr=False)
 
     def __str__(self) -> str:
-        return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", self.url)
+        # Up to the last @, for a password may hold one; and where a parameter is the password.
+        hidden = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", self.url, flags=re.DOTALL)
+        return re.sub(r"(password=)[^&]*", r"\1***", hidden, flags=re.IGNORECASE)
 
     def __bool__(self) -> bool:
         return bool(self.url)
@@ -171,7 +173,7 @@ def _database(text: str) -> DatabaseUrl:
 
 
 def _folders(text: str) -> tuple[str, ...]:
-    return tuple(str(_path(name.strip()).absolute()) for name in text.split(",") if name.strip())
+    return tuple(str(_path(name.strip())) for name in text.split(",") if name.strip())
 
 
 _URL = Parser(
@@ -187,6 +189,7 @@ _WEB_URL = Parser("URL", "a URL such as https://models.example.org", _web_url)
 _DATABASE = Parser("URL", "postgresql://user:password@host/name or sqlite:///path", _database)
 _FOLDERS = Parser("DIRS", "folders, with commas between", _folders)
 _PATHS = (_FILE, _FOLDER)
+_LISTS = (_NAMES, _FOLDERS)
 
 
 def _setting(default: Any, parser: Parser, what: str, *, applies: str = "restart") -> Any:
@@ -307,6 +310,11 @@ class Settings:
     drain_timeout_s: float = _setting(
         30.0, _seconds(0, 86_400), "After drain_grace_s: how long running requests may take to end, in seconds."
     )
+    load_timeout_s: float = _setting(
+        600.0,
+        _seconds(1, 86_400),
+        "How long one model may take to load, in seconds; then the change has failed, and the scorer is replaced.",
+    )
     copy_models: bool = _setting(
         True,
         FLAG,
@@ -383,8 +391,11 @@ class _Gathering:
         try:
             value = parser.read(text)
         except (ValueError, KeyError):
-            self._problems.append(f"{source}: found {text!r}; accepted: {parser.accepts}")
+            found = "what is not shown, as it may hold a password" if parser is _DATABASE else repr(text)
+            self._problems.append(f"{source}: found {found}; accepted: {parser.accepts}")
             return
+        if parser is _FOLDERS:
+            value = tuple(str((base or Path.cwd()) / one) for one in value)
         self._values[name] = base / value if base is not None and parser in _PATHS else value
         self._sources[name] = source
 
@@ -425,7 +436,7 @@ class _Gathering:
             self._problems.append(f"{source}: {name}: there is no such setting{did_you_mean(name, self._about)}")
             return
         parser = self._about[name].parser
-        items = node.items if isinstance(node, Items) and parser is _NAMES else (node,)
+        items = node.items if isinstance(node, Items) and parser in _LISTS else (node,)
         texts = [item.text for item in items if isinstance(item, Scalar)]
         if len(texts) < len(items):
             self._problems.append(f"{source}: {name}: found a list or a mapping; accepted: {parser.accepts}")

@@ -10,6 +10,7 @@ Units: *_s seconds.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import importlib.metadata
 import json
@@ -17,6 +18,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,8 @@ log = logging.getLogger(__name__)
 SCORER_BYTES = 100 * 1024 * 1024
 RENEW_EVERY_S = 24 * 3600.0
 CERTIFICATES_EVERY_MS = 2000
+# How long a port may still be held by what a killed gateway left, and how often that is looked at.
+PORT_WAIT_S, PORT_EVERY_S = 3.0, 0.1
 ADDRESS_FILE = "management.json"
 
 CANNOT_START = (
@@ -161,11 +165,14 @@ class Supervisor:
             self._seen_pair = _versions(self._pair())
             self._tls = read_pair(*self._pair())
         scorer_settings = self._scorer_settings(scorers)
-        sockets = bind(settings.scoring.host, settings.scoring.port, shared=scorers)
+        sockets = await bind_again(settings.scoring, shared=scorers)
         scoring = _at(settings.scoring, sockets[0].getsockname()[1])
         seats_fd = SeatTable.create(scorers)
         self._seats = SeatTable(seats_fd, scorers)
-        self._fleet = Fleet(scorer_settings, sockets, self._seats, seats_fd, self._count_restart)
+        self._fleet = Fleet(
+            *(scorer_settings, sockets, self._seats, seats_fd, self._count_restart, self._plane.on_degraded),
+            load_timeout_s=settings.load_timeout_s,
+        )
         self._publisher.attach(self._fleet, self._seats)
         self._crews = Crews(self._fleet)
         self._fleet.on_recycle = self._crews.recycle
@@ -299,7 +306,7 @@ class Supervisor:
             context = make_context(self._tls, self._settings.tls_profile)
             self._contexts.append(context)
         server = HttpServer(app, HttpLimits(), context)
-        (sock,) = bind(where.host, where.port)
+        (sock,) = await bind_again(where)
         await server.start(sock)
         self._servers.append(server)
         return _at(where, sock.getsockname()[1])
@@ -458,6 +465,7 @@ class Supervisor:
                 if endpoint.slo_ms is not None
             },
             gpus=gpus,
+            control=self._plane.facts(),
         )
 
     def _deployment_facts(self) -> list[DeploymentFacts]:
@@ -469,6 +477,7 @@ class Supervisor:
             traffic = {
                 name.lower(): weight for name, weight in self._publisher.desired.endpoints[endpoint].traffic.items()
             }
+            scale = deployment.scale
             facts.append(
                 DeploymentFacts(
                     endpoint=endpoint,
@@ -479,9 +488,27 @@ class Supervisor:
                     traffic=traffic.get(key, 0),
                     concurrency_limit=deployment.max_pending or 0,
                     min_rtt_s=self._publisher.applied.learned[f"{endpoint}/{key}"].run_ns / 1e9,
+                    autoscale_instances=self._publisher.instances.get(f"{endpoint}/{key}", deployment.instance_count),
+                    autoscale_max=scale.max_instances if scale is not None else 0,
                 )
             )
         return facts
+
+
+async def bind_again(where: Listen, *, shared: int = 1) -> list[socket.socket]:
+    """As `bind`. Scorers of a gateway that was killed hold its port until they have noticed; that is waited for.
+
+    Errors: PortInUse.
+    """
+    ends_s = time.monotonic() + PORT_WAIT_S
+    while True:
+        try:
+            return bind(where.host, where.port, shared=shared)
+        except PortInUse as error:
+            is_held = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            if not is_held or time.monotonic() >= ends_s:
+                raise
+        await asyncio.sleep(PORT_EVERY_S)
 
 
 def _default_scorers(desired: Desired) -> int:

@@ -34,7 +34,7 @@ DEPLOYMENTS = ("blue", "green")
 SHARES = ({"blue": 100, "green": 0}, {"blue": 0, "green": 100}, {"blue": 50, "green": 50}, {"blue": 1, "green": 99})
 FACTORS = tuple(range(2, 10))
 REFUSED_WITHIN_S = 1.0
-FRESH_CONNECTIONS = 4
+FRESH_CONNECTIONS = 8
 SETTLE_S = 0.5
 
 

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearni
 ENDPOINTS = f"{WORKSPACE}/onlineEndpoints"
 VERSION = "api-version=2023-04-01"
 POLL_S = 0.02
+ENDED_WITHIN_S = 30.0
 CHANGING = ("Creating", "Updating", "Deleting", "Scaling")
 
 
@@ -56,11 +58,14 @@ class Management:
                 raise Refused(f"{method} {path}: {found}")
 
     async def ended(self, path: str) -> dict[str, Any]:
-        """The operation once it has ended."""
+        """The operation once it has ended. Errors: Refused where it does not."""
+        ends_s = time.monotonic() + ENDED_WITHIN_S
         while True:
             found: dict[str, Any] = await self.need("GET", path)
             if found["status"] != "InProgress":
                 return found
+            if time.monotonic() > ends_s:
+                raise Refused(f"{path} has not ended after {ENDED_WITHIN_S:.0f} s: {found}")
             await asyncio.sleep(POLL_S)
 
     async def listed(self, path: str) -> list[dict[str, Any]]:

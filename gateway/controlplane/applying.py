@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.channel import ScorerDied
 from gateway.controlplane import wanted as documents
 from gateway.controlplane.apply import (
     OWNER,
@@ -37,6 +38,8 @@ from gateway.controlplane.documents import DocumentError, from_builtins, to_buil
 from gateway.controlplane.model_files import ModelFileError
 from gateway.controlplane.model_store import ModelChanged
 from gateway.controlplane.plan import Secrets
+from gateway.controlplane.publisher import Publisher, Tolerate
+from gateway.controlplane.reconcile import ChangeRefused, LoadRefused
 from gateway.controlplane.steps import (
     REFUSALS,
     Step,
@@ -105,15 +108,31 @@ async def _carry_out(
     prune: bool,
 ) -> ChangeSet | Problem:
     """What was changed, or why nothing was."""
+    with control.operations.running(operation.action) as running:
+        outcome = await _outcome(control, operation, wanted, sources, actor, prune)
+        running.outcome = "failed" if isinstance(outcome, Problem) else "succeeded"
+    return outcome
+
+
+async def _outcome(
+    control: Control,
+    operation: Operation,
+    wanted: Sequence[Wanted],
+    sources: Mapping[str, Path],
+    actor: Actor,
+    prune: bool,
+) -> ChangeSet | Problem:
     try:
         async with _claimed(control, wanted, prune) as found:
             await asyncio.to_thread(control.models.keep, sources)
             steps = await control.write(lambda tx: _provided(control, tx, found, actor))
+            before = control.loads()
             await _publish(control, steps)
+            loads = control.news((step.ref for step in steps), before)
             failures = control.publisher.applied.failures
             ended = _ended(control, operation, "")
             # At once, so that a crash finds all of it or nothing.
-            await control.write_until_done(lambda tx: _record_all(control, tx, found, actor, failures, ended))
+            await control.write_until_done(lambda tx: _record_all(control, tx, found, actor, failures, loads, ended))
             _forget_failed(control, found)
             return found
     except Problem as problem:
@@ -176,7 +195,7 @@ def _ended(control: Control, operation: Operation, reason: str) -> Operation:
 def _forget_failed(control: Control, found: ChangeSet) -> None:
     """What is served as it is wanted has no update that failed."""
     for one in (*found.upserts, *found.deletes):
-        control.failed.pop(f"{one.ref.parent}/{one.ref.key}", None)
+        control.forget_failure(one.ref, is_gone=one.action == "delete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,11 +238,39 @@ async def start(control: Control, planned: Start) -> None:
     """Serve it. Errors: ChangeRefused where there is a folder and nothing at all loads."""
     endpoints = planned.desired.endpoints
     secrets = {name: await control.vault.secrets(name, endpoint) for name, endpoint in endpoints.items()}
-    applied = await control.publisher.publish(
-        lambda _: planned.desired, secrets, tolerate="some" if planned.has_folder else "all"
-    )
-    failures = {**planned.broken, **applied.failures}
-    await control.write_until_done(lambda tx: _record_all(control, tx, planned.found, FOLDER, failures))
+    desired, deadly = planned.desired, dict[str, str]()
+    tolerate: Tolerate = "some" if planned.has_folder else "all"
+    try:
+        applied = await control.publisher.publish(lambda _: desired, secrets, tolerate=tolerate)
+    except ScorerDied as error:
+        log.error("%s; every deployment is loaded by itself now, and what ends a scorer is left out", error)
+        desired, deadly = await _survived(control.publisher, desired)
+        if planned.has_folder and deadly and not desired.deployments:
+            raise ChangeRefused([f"deployment {name}: {reason}" for name, reason in deadly.items()]) from error
+        applied = await control.publisher.publish(lambda _: desired, secrets, tolerate=tolerate)
+        for endpoint, name in desired.deployments:
+            control.publisher.settle(endpoint, name)
+    for name, reason in deadly.items():
+        log.error("deployment %s is not served: %s", name, reason)
+    failures = {**planned.broken, **deadly, **applied.failures}
+    loads = control.news((one.ref for one in planned.found.upserts), {})
+    await control.write_until_done(lambda tx: _record_all(control, tx, planned.found, FOLDER, failures, loads))
+
+
+async def _survived(publisher: Publisher, desired: Desired) -> tuple[Desired, dict[str, str]]:
+    """Without the deployments whose loading ends a scorer or never ends, and why: one of them would keep the gateway
+    from ever starting again. What survived is held aside, or is tried again by whoever publishes."""
+    deadly: dict[str, str] = {}
+    for (endpoint, name), deployment in desired.deployments.items():
+        await publisher.whole()
+        try:
+            await publisher.load(endpoint, deployment)
+        except LoadRefused as refused:
+            deadly[f"{endpoint}/{name}"] = str(refused)
+            await publisher.unload(endpoint, name)
+    await publisher.whole()
+    kept = {key: one for key, one in desired.deployments.items() if "/".join(key) not in deadly}
+    return replace(desired, deployments=kept), deadly
 
 
 # ---- comparing and checking --------------------------------------------------------------------------------------
@@ -341,7 +388,7 @@ def _world(tx: Transaction, found: ChangeSet) -> _World:
     for kind in _ONLINE:
         for resource in tx.find(kind):
             if resource.ref not in gone:
-                _place(world, resource.ref, from_builtins(kind, resource.document))
+                _place(world, resource.ref, _readable(kind, resource))
                 if kind is Kind.ONLINE_DEPLOYMENT and resource.served is None and resource.ref not in tried:
                     world.waiting.setdefault(resource.ref.parent, {})[resource.ref.key] = resource
     for change in found.upserts:
@@ -350,7 +397,16 @@ def _world(tx: Transaction, found: ChangeSet) -> _World:
     return world
 
 
-def _place(world: _World, ref: Ref, document: msgspec.Struct) -> None:
+def _readable(kind: Kind, resource: Resource) -> msgspec.Struct | None:
+    """The document that is wanted; None where another version wrote what this one does not know."""
+    try:
+        return from_builtins(kind, resource.document)
+    except DocumentError as error:
+        log.error("%s is left as it is: %s", called(resource.ref), error)
+        return None
+
+
+def _place(world: _World, ref: Ref, document: msgspec.Struct | None) -> None:
     if isinstance(document, OnlineEndpointYaml):
         world.endpoints[ref.key] = document
         world.under.setdefault(ref.key, set())
@@ -455,20 +511,31 @@ def _record_all(
     found: ChangeSet,
     actor: Actor,
     failures: Mapping[str, str],
+    loads: Mapping[Ref, Sequence[str]],
     ended: Operation | None = None,
 ) -> None:
-    _record(control, tx, found, actor, failures)
-    _record_states(control, tx, failures)
+    _record(control, tx, found, actor, failures, loads)
+    _record_states(control, tx, failures, {change.ref for change in found.upserts})
     if ended is not None:
         tx.update_operation(ended)
 
 
-def _record(control: Control, tx: Transaction, found: ChangeSet, actor: Actor, failures: Mapping[str, str]) -> None:
+def _record(
+    control: Control,
+    tx: Transaction,
+    found: ChangeSet,
+    actor: Actor,
+    failures: Mapping[str, str],
+    loads: Mapping[Ref, Sequence[str]],
+) -> None:
     assets = [one for one in found.deletes if one.ref.kind in ASSETS]
     for change in found.deletes:
         if change not in assets:
             _record_delete(control, tx, change.ref, actor)
     for change in found.upserts:
+        if change.wanted is not None and change.ref.kind in _ONLINE:
+            control.book.note_vain(tx, change.ref, change.wanted.document, change.before)
+            control.book.note_loaded(tx, change.ref, loads.get(change.ref, ()))
         _record_upsert(control, tx, change, actor, failures)
     for change in assets:
         existing = tx.get(change.ref)
@@ -505,8 +572,8 @@ def _record_upsert(
         control.book.event(tx, one.ref, change.action, outcome)
 
 
-def _record_states(control: Control, tx: Transaction, failures: Mapping[str, str]) -> None:
-    """Which of what is served loaded this time."""
+def _record_states(control: Control, tx: Transaction, failures: Mapping[str, str], told: Collection[Ref]) -> None:
+    """Which of what is served loaded this time. `told`: whose events say so already."""
     for resource in (one for kind in _ONLINE for one in tx.find(kind)):
         if resource.served is None or resource.state not in (State.SUCCEEDED, State.FAILED):
             continue
@@ -517,3 +584,5 @@ def _record_states(control: Control, tx: Transaction, failures: Mapping[str, str
         state = State.FAILED if reason else State.SUCCEEDED
         if (resource.state, resource.reason) != (state, reason):
             tx.put(replace(resource, state=state, reason=reason), expected=resource.version)
+            if resource.ref not in told:
+                control.book.event(tx, resource.ref, "load", f"failed: {reason}" if reason else "succeeded again")

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,20 +39,22 @@ from gateway.controlplane.rest.context import Operator, Services
 from gateway.controlplane.rest.openapi import management_openapi
 from gateway.controlplane.rest.urls import Urls
 from gateway.controlplane.rollout.runner import Rollouts, steady
+from gateway.controlplane.rollout.state import RolloutStatus
 from gateway.controlplane.rollout.view import describe
 from gateway.controlplane.rollout_world import RolloutWorld
 from gateway.controlplane.scaler import Scaler
 from gateway.controlplane.scripts import Limits as ScriptLimits
 from gateway.controlplane.scripts import Scripts
 from gateway.controlplane.state import State
-from gateway.controlplane.store.database import Store
+from gateway.controlplane.store.database import Store, StoreBusy
 from gateway.controlplane.vault import Vault
 from gateway.environments import EnvironmentLimits, Environments
-from gateway.errors import Problem
+from gateway.errors import Code, Problem
 from gateway.resources import Oidc
 from gateway.settings import Settings
 from gateway.snapshot import OidcSpec
 from gateway.telemetry.comparison import mirror_status
+from gateway.telemetry.control import ControlFacts, DoorRecord, RolloutFacts
 from gateway.telemetry.totals import ScorerTotals
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,8 @@ class ControlPlane:
             model_folders=settings.model_folders,
         )
         self._storage = Storage(self._files, StoreIndex(store), limits)
+        self._door = DoorRecord()
+        self._rollouts: Rollouts | None = None
 
     @classmethod
     async def open(cls, settings: Settings, state: State, environ: Mapping[str, str]) -> ControlPlane:
@@ -180,14 +184,15 @@ class ControlPlane:
         await applying.start(self.control, planned)
         await self.control.resume()
         world = RolloutWorld(self.control, collect)
-        self.rollouts = Rollouts(world, steady(time.time()))
-        await self.rollouts.restore(await world.saved())
-        self.control.run(self.rollouts.run())
+        self._rollouts = rollouts = Rollouts(world, steady(time.time()))
+        await rollouts.restore(await world.saved())
+        self.control.run(rollouts.run())
         self.control.run(Housekeeping(self.control, self._storage).run())
         self.control.run(Scaler(self.control, collect, steady(0.0)).run())
 
     def app(self, operator: Operator, urls: Urls, version: str) -> ASGIApp:
         """The management listener's application. Once it has started."""
+        assert self._rollouts is not None
         self.doorkeeper = doorkeeper = Doorkeeper(
             self._state.management_token(),
             lambda digest: self.store.read(lambda tx: tx.token(digest)),
@@ -198,7 +203,7 @@ class ControlPlane:
             control=self.control,
             doorkeeper=doorkeeper,
             operator=operator,
-            rollouts=self.rollouts,
+            rollouts=self._rollouts,
             apply=lambda body, actor: apply_bundle(self.control, body, actor),
             export=lambda: export_all(self.store),
             link=self._link,
@@ -207,7 +212,8 @@ class ControlPlane:
             new_id=lambda: str(uuid.uuid4()),
             version=version,
         )
-        return ManagementApp(services, urls, BlobApp(self._storage, self._link_secret, self._blob_permissions))
+        blobs = BlobApp(self._storage, self._link_secret, self._blob_permissions)
+        return ManagementApp(services, urls, blobs, self._door)
 
     def status(self, totals: ScorerTotals) -> dict[str, Any]:
         """What is served, by endpoint; with updates that failed, rollouts, and how mirrored answers compare."""
@@ -218,7 +224,7 @@ class ControlPlane:
                 compared = mirror_status(totals, name, shown.lower())
                 if compared is not None:
                     deployment["mirror"] = compared
-            view = self.rollouts.view(name)
+            view = self._rollouts.view(name) if self._rollouts is not None else None
             if view is not None:
                 endpoint["rollout"] = describe(view.rollout, view.state, view.seen, view.doing)
         for failed, reason in self.control.failed.items():
@@ -230,6 +236,38 @@ class ControlPlane:
             elif name in status:
                 deployments[key] = {"state": "Failed", "reason": reason}
         return status
+
+    def facts(self) -> ControlFacts:
+        """What is counted here, and how what is served is."""
+        control = self.control
+        return ControlFacts(
+            operations=control.operations.ended,
+            operations_under_way=control.operations.under_way,
+            operation_time=control.operations.totals(),
+            requests=self._door.answers,
+            refused=self._door.refused,
+            store_time=self.store.record.totals(),
+            store_busy=self.store.record.busy,
+            assets_bytes=self._files.used_bytes,
+            assets_bytes_max=self._settings.assets_max_bytes,
+            deployments=self.publisher.states(control.failed),
+            rollouts=tuple(self._rollout_facts()),
+        )
+
+    def on_degraded(self, failures: Mapping[str, str]) -> None:
+        """A scorer that was replaced could not load these again; what no scorer serves is known already."""
+        for name in failures.keys() - self.publisher.applied.failures.keys():
+            said = f"a scorer that was replaced could not load it again: {failures[name]}"
+            self.control.run(self.control.tell(name, "degraded", said))
+
+    def _rollout_facts(self) -> Iterator[RolloutFacts]:
+        if self._rollouts is None:
+            return
+        for name in self.publisher.desired.endpoints:
+            view = self._rollouts.view(name)
+            if view is not None:
+                paused = view.state.status is RolloutStatus.PAUSED
+                yield RolloutFacts(endpoint=name, percent=view.rollout.steps[view.state.step], is_paused=paused)
 
     async def close(self) -> None:
         await self.control.close()
@@ -248,8 +286,12 @@ class ControlPlane:
         assert self.doorkeeper is not None
         try:
             actor = await self.doorkeeper.identify(request.headers.get("authorization"), "", "")
-        except Problem:
+        except Problem as problem:
+            if problem.code.status >= 500:
+                raise
             return ""
+        except StoreBusy as error:
+            raise Problem(Code.UNAVAILABLE, str(error)) from error
         return sas.PERMISSIONS if actor.role >= Role.OPERATOR else READS
 
 

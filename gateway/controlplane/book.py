@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.controlplane import assets, wanted
 from gateway.controlplane.authorize import Actor
-from gateway.controlplane.documents import from_builtins, normal_form, to_builtins
+from gateway.controlplane.documents import DocumentError, from_builtins, normal_form, to_builtins
 from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.matching import ANY, Match
 from gateway.controlplane.steps import Step, asset_finder, called, endpoint_of, without_share
@@ -43,11 +43,12 @@ _PARENTS = {Kind.ONLINE_DEPLOYMENT: Kind.ONLINE_ENDPOINT, Kind.BATCH_DEPLOYMENT:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """A change that is written and shall be carried out."""
+    """A change that is written and shall be carried out. `undo` takes back what is written if that fails."""
 
     operation: Operation
     steps: tuple[Step, ...] = ()
     resource: Resource | None = None
+    undo: Callable[[Transaction], None] | None = None
 
 
 class Book:
@@ -82,6 +83,7 @@ class Book:
         operation = self.new_operation(action, [ref], actor)
         tx.add_operation(operation)
         self.note(tx, operation, actor, "accepted")
+        self.note_vain(tx, ref, document, existing)
         return Taken(operation=operation, steps=(Step(ref=ref, value=value),), resource=resource)
 
     def checked(
@@ -166,11 +168,18 @@ class Book:
         existing = tx.get(ref)
         if existing is None:
             raise Problem(Code.NOT_FOUND, f"there is no online endpoint {endpoint}")
+        before = self.vault.sealed(tx, endpoint)
         self.vault.regenerate(tx, existing, "secondary" if which == "secondary" else "primary", value)
         operation = self.new_operation("regenerate", [ref], actor, detail={"key": which})
         tx.add_operation(operation)
         self.note(tx, operation, actor, "accepted")
-        return Taken(operation=operation)
+
+        def undo(tx: Transaction) -> None:
+            """A key that opens nothing is not told as one."""
+            if before is not None and self.vault.sealed(tx, endpoint) is not None:
+                self.vault.restore(tx, endpoint, before)
+
+        return Taken(operation=operation, undo=undo)
 
     def keep(
         self, tx: Transaction, ref: Ref, name: str, document: msgspec.Struct, actor: Actor, match: Match
@@ -320,17 +329,20 @@ class Book:
             self.audit(tx, actor, operation.action, called(ref), outcome, operation)
             self.event(tx, ref, operation.action, outcome)
 
+    def note_vain(self, tx: Transaction, ref: Ref, document: msgspec.Struct, before: Resource | None) -> None:
+        """An event for each key that was given and has no effect, unless it was there before."""
+        known = _vain(before) if before is not None else []
+        tx.add_events([self._event(ref, "note", said) for said in wanted.notes(document) if said not in known])
+
+    def note_loaded(self, tx: Transaction, ref: Ref, lines: Iterable[str]) -> None:
+        tx.add_events([self._event(ref, "loaded", line) for line in lines])
+
     def event(self, tx: Transaction, ref: Ref, name: str, message: str) -> None:
-        is_deployment = ref.kind is Kind.ONLINE_DEPLOYMENT
-        tx.add_event(
-            Event(
-                at=self.now(),
-                endpoint=endpoint_of(ref),
-                deployment=ref.key if is_deployment else "",
-                name=name,
-                message=message,
-            )
-        )
+        tx.add_event(self._event(ref, name, message))
+
+    def _event(self, ref: Ref, name: str, message: str) -> Event:
+        deployment = ref.key if ref.kind is Kind.ONLINE_DEPLOYMENT else ""
+        return Event(at=self.now(), endpoint=endpoint_of(ref), deployment=deployment, name=name, message=message)
 
     def audit(
         self,
@@ -397,6 +409,14 @@ def _pinned(document: msgspec.Struct, value: Deployment) -> msgspec.Struct:
         model=script.model.reference if isinstance(script.model, AssetTree) else document.model,
         environment=script.environment.reference or document.environment,
     )
+
+
+def _vain(resource: Resource) -> list[str]:
+    try:
+        return wanted.notes(from_builtins(resource.ref.kind, resource.document))
+    except DocumentError:
+        # What is stored can no longer be read, and is replaced for that.
+        return []
 
 
 def normal(document: msgspec.Struct) -> msgspec.Struct:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from gateway.controlplane.apply import ApplyReport, Wanted
 from gateway.controlplane.authorize import FOLDER, GATEWAY, Actor
 from gateway.controlplane.book import Book, Taken, normal
 from gateway.controlplane.claims import Claims
+from gateway.controlplane.events import Load, log_text, news
 from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.matching import ANY, Match
 from gateway.controlplane.model_files import ModelFileError
@@ -55,10 +56,12 @@ from gateway.controlplane.store.transaction import Transaction
 from gateway.controlplane.vault import Vault
 from gateway.errors import Code, Problem
 from gateway.resources import Endpoint, LocalModel
+from gateway.telemetry.control import OperationsRecord
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Undo = Callable[[Transaction], None] | None
 
 # A change that ends within this time is answered as ended, so that its caller need not ask again.
 PROMPT_S = 0.25
@@ -105,6 +108,7 @@ class Control:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._resumed: dict[str, asyncio.Task[None]] = {}
+        self.operations = OperationsRecord()
         # Why the last update of a deployment failed, by "endpoint/deployment": what the publisher does not know.
         self.failed: dict[str, str] = {}
 
@@ -126,6 +130,7 @@ class Control:
             resource, created, kept = await self.write(
                 lambda tx: self.book.keep(tx, ref, name, document, actor, match)
             )
+            self.operations.ended_at_once(kept.action)
             return Accepted(resource=resource, operation=kept, created=created)
         action = "update" if kind is Kind.ONLINE_ENDPOINT else "deployment update"
         taken = await self._change(
@@ -150,7 +155,10 @@ class Control:
     async def delete(self, ref: Ref, actor: Actor, *, match: Match = ANY) -> Operation | None:
         """Take away an endpoint with its deployments, or a deployment. None: it was not there. Errors: Problem."""
         if ref.kind not in (Kind.ONLINE_ENDPOINT, Kind.ONLINE_DEPLOYMENT):
-            return await self.write(lambda tx: self.book.drop(tx, ref, actor, match))
+            dropped = await self.write(lambda tx: self.book.drop(tx, ref, actor, match))
+            if dropped is not None:
+                self.operations.ended_at_once(dropped.action)
+            return dropped
         taken = await self._change(
             endpoint_of(ref), "delete", lambda tx: self.book.accept_delete(tx, ref, actor, match), actor
         )
@@ -279,11 +287,28 @@ class Control:
         if written:
             return written
         events = await self.store.read(lambda tx: tx.events(endpoint, deployment, limit))
-        return "".join(f"{_utc(event.at)} {event.name}: {event.message}\n" for event in events)
+        return log_text(events)
+
+    async def tell(self, name: str, event: str, message: str) -> None:
+        """Write what happened to "endpoint/deployment" beside any change of it."""
+        endpoint, _, key = name.partition("/")
+        ref = Ref(kind=Kind.ONLINE_DEPLOYMENT, parent=endpoint, key=key)
+        await self.write_until_done(lambda tx: self.book.event(tx, ref, event, message))
 
     def instances(self, endpoint: str, deployment: str) -> int | None:
         """How many run now, where that is not what the document says."""
         return self.publisher.instances.get(f"{endpoint}/{deployment}")
+
+    def loads(self) -> dict[str, Load]:
+        """What loading found of all that is served, by "endpoint/deployment"."""
+        applied = self.publisher.applied
+        return {name: (applied.learned[name], loaded) for name, loaded in applied.loaded.items()}
+
+    def news(self, refs: Iterable[Ref], before: Mapping[str, Load]) -> dict[Ref, list[str]]:
+        """What loading found of these since then."""
+        after = self.loads()
+        found = {ref: f"{ref.parent}/{ref.key}" for ref in refs if ref.kind is Kind.ONLINE_DEPLOYMENT}
+        return {ref: news(before.get(name), after[name]) for ref, name in found.items() if name in after}
 
     # Start and end.
 
@@ -298,7 +323,9 @@ class Control:
         if operation.action == "apply":
             # It is written only once it is served: nothing of it has happened.
             reason = "the gateway ended while this was applied; nothing of it was changed, apply it again"
-            await self._failed(operation, reason, GATEWAY)
+            with self.operations.running(operation.action) as running:
+                await self._failed(operation, reason, GATEWAY)
+                running.outcome = "failed"
             return
         log.warning("operation %s (%s) was interrupted and is resumed", operation.id, said_of(operation))
         earlier = self._resumed.get(operation.endpoint)
@@ -309,7 +336,9 @@ class Control:
         try:
             steps = await self.write(lambda tx: self.book.steps_of(tx, operation))
         except REFUSALS as error:
-            await self._failed(operation, str(error), GATEWAY)
+            with self.operations.running(operation.action) as running:
+                await self._failed(operation, str(error), GATEWAY)
+                running.outcome = "failed"
             self.claims.free(operation.endpoint)
         else:
             self._resumed[operation.endpoint] = self._start(operation, steps, GATEWAY)
@@ -338,7 +367,7 @@ class Control:
         if taken is None:
             self.claims.free(endpoint)
         else:
-            self._start(taken.operation, taken.steps, actor)
+            self._start(taken.operation, taken.steps, actor, taken.undo)
         return taken
 
     async def _promptly(self, operation: Operation) -> Operation | None:
@@ -350,8 +379,10 @@ class Control:
                 return None
         return await self._looked_up(operation)
 
-    def _start(self, operation: Operation, steps: Sequence[Step], actor: Actor) -> asyncio.Task[None]:
-        task = self._running[operation.id] = self.run(self._carry_out(operation, steps, actor))
+    def _start(
+        self, operation: Operation, steps: Sequence[Step], actor: Actor, undo: Undo = None
+    ) -> asyncio.Task[None]:
+        task = self._running[operation.id] = self.run(self._carry_out(operation, steps, actor, undo))
         task.add_done_callback(lambda _: self._running.pop(operation.id, None))
         return task
 
@@ -376,13 +407,16 @@ class Control:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _carry_out(self, operation: Operation, steps: Sequence[Step], actor: Actor) -> None:
+    async def _carry_out(self, operation: Operation, steps: Sequence[Step], actor: Actor, undo: Undo) -> None:
         try:
-            reason = await self._publish(operation, steps)
-            if reason is None:
-                await self._succeeded(operation, steps, actor)
-            else:
-                await self._failed(operation, reason, actor)
+            with self.operations.running(operation.action) as running:
+                before = self.loads()
+                reason = await self._publish(operation, steps)
+                if reason is None:
+                    await self._succeeded(operation, steps, actor, before)
+                else:
+                    await self._failed(operation, reason, actor, undo)
+                running.outcome = "succeeded" if reason is None else "failed"
         finally:
             self.claims.free(operation.endpoint)
 
@@ -391,7 +425,7 @@ class Control:
         try:
             secrets = await self._secrets(operation, steps)
             await serve(self.publisher, steps, secrets)
-        except REFUSALS as error:
+        except (*REFUSALS, StoreBusy) as error:
             return str(error) or type(error).__name__
         except Exception as error:
             log.exception("operation %s failed", operation.id)
@@ -405,7 +439,11 @@ class Control:
             touched = {operation.endpoint: served} if served is not None else {}
         return {key: await self.vault.secrets(key, value) for key, value in touched.items()}
 
-    async def _succeeded(self, operation: Operation, steps: Sequence[Step], actor: Actor) -> None:
+    async def _succeeded(
+        self, operation: Operation, steps: Sequence[Step], actor: Actor, before: Mapping[str, Load]
+    ) -> None:
+        told = self.news((step.ref for step in steps), before)
+
         def write(tx: Transaction) -> None:
             for step in steps:
                 if step.value is None:
@@ -415,15 +453,19 @@ class Control:
                 if found is not None:
                     moved = self.book.moved(found, State.SUCCEEDED, actor)
                     tx.put(replace(moved, served=found.document), expected=found.version)
+            for ref, lines in told.items():
+                self.book.note_loaded(tx, ref, lines)
             self.book.end(tx, operation, actor, Status.SUCCEEDED, "")
 
         await self.write_until_done(write)
         for ref in operation.targets:
-            self.failed.pop(f"{ref.parent}/{ref.key}", None)
+            self.forget_failure(ref, is_gone=operation.action == "delete")
         log.info("%s: done", said_of(operation))
 
-    async def _failed(self, operation: Operation, reason: str, actor: Actor) -> None:
+    async def _failed(self, operation: Operation, reason: str, actor: Actor, undo: Undo = None) -> None:
         def write(tx: Transaction) -> None:
+            if undo is not None:
+                undo(tx)
             # A key that could not be published says nothing about its endpoint.
             for ref in operation.targets if operation.action != "regenerate" else ():
                 found = tx.get(ref)
@@ -438,6 +480,12 @@ class Control:
             deployments = [ref for ref in operation.targets if ref.kind is Kind.ONLINE_DEPLOYMENT]
             self.failed |= {f"{ref.parent}/{ref.key}": reason for ref in deployments}
         log.error("%s failed, what was served is served on: %s", said_of(operation), reason)
+
+    def forget_failure(self, ref: Ref, *, is_gone: bool) -> None:
+        """What is served as it is wanted has no update that failed; nor have the deployments of what is gone."""
+        if is_gone and ref.kind is Kind.ONLINE_ENDPOINT:
+            self.failed = {name: why for name, why in self.failed.items() if not name.startswith(f"{ref.key}/")}
+        self.failed.pop(f"{ref.parent}/{ref.key}", None)
 
     # Writing.
 
@@ -472,7 +520,3 @@ def _failed_updates(tx: Transaction) -> dict[str, str]:
         for one in tx.find(Kind.ONLINE_DEPLOYMENT)
         if one.state is State.FAILED and one.document != one.served
     }
-
-
-def _utc(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

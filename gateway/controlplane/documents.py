@@ -9,7 +9,8 @@ Errors: `DocumentError` for stored data that is no document of its kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -99,6 +100,8 @@ def _builtin(value: Any) -> Any:
 # Said by Azure about what it made; nothing that a document wants.
 _READ_ONLY = ("schema_", "id", "kind", "location", "scoring_uri", "openapi_uri", "provisioning_state", "datastore")
 _NO_OTHER_NAME = "azureml:local"
+_ASSET_NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,254}")
+_ASSET_NAME_SAID = "1 to 255 letters, digits, dashes, dots and underscores, a letter or digit first"
 _PROBES = ("liveness_probe", "readiness_probe", "startup_probe")
 _OF_PIPELINES = ("default_compute", "default_datastore", "continue_on_step_failure", "force_rerun")
 _OLDER = (
@@ -142,7 +145,16 @@ def normal_form(document: S) -> tuple[S, list[Blame]]:
             more = _environment(document)
         case _:
             more = {}
+    if isinstance(document, ModelYaml | EnvironmentYaml | CodeAssetYaml | DataYaml):
+        blames += _named(document)
     return msgspec.structs.replace(document, **changes, **more), blames
+
+
+def _named(document: ModelYaml | EnvironmentYaml | CodeAssetYaml | DataYaml) -> Iterator[Blame]:
+    """What no path could name, and nobody could ask for again."""
+    for key, text in (("name", document.name), ("version", document.version)):
+        if text and not _ASSET_NAME.fullmatch(text):
+            yield Blame(key, f"found {text[:100]!r}; accepted: {_ASSET_NAME_SAID}")
 
 
 def _endpoint(document: OnlineEndpointYaml, blames: list[Blame]) -> dict[str, Any]:

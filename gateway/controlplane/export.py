@@ -9,6 +9,7 @@ key, that stays.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Iterable
@@ -74,7 +75,9 @@ class Reads(Protocol):
 
 async def export_all(store: Reads) -> dict[str, Any]:
     """GET /export."""
-    found = msgspec.to_builtins(export(await store.read(stored)))
+    resources = await store.read(stored)
+    # Aside from the loop: YAML takes long to write, a second for a megabyte.
+    found = await asyncio.to_thread(lambda: msgspec.to_builtins(export(resources)))
     assert isinstance(found, dict)
     return found
 

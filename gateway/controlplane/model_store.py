@@ -126,7 +126,9 @@ class ModelStore:
     def _take(self, model: AssetModel) -> StoredModel:
         sha256 = next((digest for path, digest, _ in model.files if path == model.entry), "")
         folder = self._folder_of(model)
-        stored = StoredModel(path=folder / model.entry, origin=model.origin or model.reference, sha256=sha256)
+        # Whoever reads of a model that does not load knows its file, not the hash that it is registered under.
+        origin = model.origin or f"{model.entry} of {model.reference}"
+        stored = StoredModel(path=folder / model.entry, origin=origin, sha256=sha256)
         if folder in self._whole:
             return stored
         try:

@@ -9,9 +9,10 @@ Errors: ChangeRefused, LoadRefused: nothing has changed then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 EMPTY = Desired(endpoints={}, deployments={})
 _NOTHING = Applied(learned={}, loaded={}, failures={})
+WHOLE_WITHIN_S, WHOLE_EVERY_S = 60.0, 0.1
 
 # Which deployments may fail to load: "known" those that failed before and nobody touched, "some" any as long as one
 # loads, "all" any.
@@ -102,6 +104,15 @@ class Publisher:
             await self._scripts.ensure(name, deployment)
         except ScriptRefused as error:
             raise LoadRefused(str(error), code=error.code) from error
+
+    async def whole(self) -> None:
+        """Returns once every scorer can be asked, as one that died is being replaced; after `WHOLE_WITHIN_S` at the
+        latest."""
+        await self._fleet.started()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WHOLE_WITHIN_S):
+                while not all(member.is_up for member in self._fleet.members):
+                    await asyncio.sleep(WHOLE_EVERY_S)
 
     async def unload(self, endpoint: str, key: str) -> None:
         """Forget what `load` made ready, if nothing was published of it."""
@@ -229,6 +240,18 @@ class Publisher:
                 for (owner, key), deployment in self.desired.deployments.items()
                 if owner == name
             },
+        }
+
+    def states(self, failed: Collection[str]) -> dict[str, int]:
+        """How many deployments are in each state, every one counted once. `failed`: whose last update failed."""
+        loaded = self.applied.loaded.keys()
+        stale = loaded & set(failed)
+        degraded = (loaded & self._fleet.degraded.keys()) - stale
+        return {
+            "serving": len(loaded) - len(degraded) - len(stale),
+            "degraded": len(degraded),
+            "update_failed": len(stale),
+            "failed": len((self.applied.failures.keys() | set(failed)) - loaded),
         }
 
     def deployment_status(self, name: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from gateway.controlplane.autoscale import ScaleState, decide, utilisation
 from gateway.controlplane.control import Control
 from gateway.controlplane.steps import REFUSALS
-from gateway.controlplane.store.records import Event
 from gateway.errors import Code, Problem
 from gateway.resources import Deployment
 from gateway.telemetry.totals import ScorerTotals
@@ -87,8 +86,7 @@ class Scaler:
                 )
                 return
             log.info("deployment %s: %s", name, why)
-            event = Event(at=self._control.now(), endpoint=endpoint, deployment=key, name="scale", message=why)
-            await self._control.write_until_done(lambda tx: tx.add_event(event))
+            await self._control.tell(name, "scale", why)
         self._states[name] = after
 
 

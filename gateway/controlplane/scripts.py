@@ -26,6 +26,7 @@ from runtimes import ScriptSpec
 
 log = logging.getLogger(__name__)
 
+
 class ScriptRefused(Exception):
     """The script cannot be served; `code` is the operation's error code."""
 

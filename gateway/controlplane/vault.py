@@ -20,7 +20,7 @@ from gateway.controlplane.keyring import EndpointSecrets, Keyring, Which
 from gateway.controlplane.plan import Secrets
 from gateway.controlplane.state import Keys, StateError, read_secret_file
 from gateway.controlplane.store.database import Store
-from gateway.controlplane.store.records import Kind, Ref, Resource
+from gateway.controlplane.store.records import Kind, Resource
 from gateway.controlplane.store.transaction import Transaction
 from gateway.controlplane.yaml_types import OnlineEndpointYaml, SecretYaml
 from gateway.credentials import SECRET_BYTES, digest, key_fault, make_secret, sign_token
@@ -73,6 +73,13 @@ class Vault:
         secret = self._ring.open(name, sealed)
         assert len(secret) == SECRET_BYTES
         return secret
+
+    def sealed(self, tx: Transaction, endpoint: str) -> bytes | None:
+        """The endpoint's keys as they are kept, for `restore`."""
+        return tx.secret(EndpointSecrets.name(endpoint))
+
+    def restore(self, tx: Transaction, endpoint: str, sealed: bytes) -> None:
+        tx.put_secret(EndpointSecrets.name(endpoint), sealed)
 
     def forget(self, tx: Transaction, endpoint: str) -> None:
         tx.delete_secret(EndpointSecrets.name(endpoint))
@@ -203,10 +210,6 @@ class Vault:
         if fault:
             raise StateError(f"{what} {fault}")
         return found.strip()
-
-
-def find_endpoint(tx: Transaction, name: str) -> Resource | None:
-    return tx.get(Ref(kind=Kind.ONLINE_ENDPOINT, key=name.lower()))
 
 
 def _document(endpoint: Resource) -> OnlineEndpointYaml:

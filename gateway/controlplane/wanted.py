@@ -20,7 +20,7 @@ from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.model_files import ModelFileError, ModelReference, entry_of, reference_of
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind, Ref, Resource
-from gateway.controlplane.translate import deployment_of, endpoint_of
+from gateway.controlplane.translate import deployment_of, endpoint_of, notes_of
 from gateway.controlplane.translate_script import Tree
 from gateway.controlplane.yaml_types import (
     BatchDeploymentYaml,
@@ -66,6 +66,19 @@ def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindA
     _refuse(place)
     assert found is not None
     return found
+
+
+def notes(source: msgspec.Struct) -> list[str]:
+    """A sentence for each key of a document that was accepted and has no effect here."""
+    place = _place("")
+    match source:
+        case OnlineEndpointYaml():
+            endpoint_of(source, place, None)
+        case OnlineDeploymentYaml():
+            deployment_of(source, place, allow_cpu_fallback=True)
+        case _:
+            return list(notes_of(source))
+    return [note.removeprefix(": ") for note in place.notes]
 
 
 def asset_model(reference: ModelReference, find: FindAsset) -> AssetModel:

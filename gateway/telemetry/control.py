@@ -1,6 +1,6 @@
 """What the control plane counts: changes, requests to the management listener, and transactions of the store.
 
-Plain integers, as record.py has them for scoring; metrics.py shows them. None of it is on the path of a scoring request.
+Plain integers, as record.py has them for scoring; metrics.py shows them. Nothing here is on the way of a score.
 Units: *_ns nanoseconds; bytes as on the disk; traffic in percent.
 Bounds: every key that is counted by is one of a fixed set; refusals are by status, of which errors.py has the table.
 Threads: the supervisor's loop only.
@@ -31,6 +31,7 @@ OUTCOMES = ("succeeded", "failed")
 KINDS = ("read", "change", "blob")
 CLASSES = ("2xx", "3xx", "4xx", "5xx")
 MODES = ("read", "write")
+STATES = ("serving", "degraded", "update_failed", "failed")
 
 Outcome = Literal["succeeded", "failed"]
 
@@ -51,7 +52,7 @@ class OperationsRecord:
         self._clock = clock
         self.under_way = 0
         self.ended = dict.fromkeys(((action, outcome) for action in ACTIONS for outcome in OUTCOMES), 0)
-        self.time = Histogram(OPERATION_EDGES_NS)
+        self._time = Histogram(OPERATION_EDGES_NS)
 
     @contextlib.contextmanager
     def running(self, action: str) -> Iterator[Running]:
@@ -64,7 +65,15 @@ class OperationsRecord:
             self.under_way -= 1
             if running.outcome is not None:
                 self.ended[action, running.outcome] += 1
-                self.time.observe(self._clock() - began_ns)
+                self._time.observe(self._clock() - began_ns)
+
+    def ended_at_once(self, action: str) -> None:
+        """One that is done with the transaction that accepted it."""
+        self.ended[action, "succeeded"] += 1
+        self._time.observe(0)
+
+    def totals(self) -> HistogramTotals:
+        return self._time.totals(1000)
 
 
 class DoorRecord:
@@ -85,11 +94,14 @@ class StoreRecord:
     """Transactions, from being asked for to their end: what waits for the one thread waits in here too."""
 
     def __init__(self) -> None:
-        self.time = {mode: Histogram(STORE_EDGES_NS) for mode in MODES}
+        self._time = {mode: Histogram(STORE_EDGES_NS) for mode in MODES}
         self.busy = 0
 
     def ended(self, *, writes: bool, took_ns: int) -> None:
-        self.time["write" if writes else "read"].observe(took_ns)
+        self._time["write" if writes else "read"].observe(took_ns)
+
+    def totals(self) -> dict[str, HistogramTotals]:
+        return {mode: one.totals(1000) for mode, one in self._time.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,51 +113,22 @@ class RolloutFacts:
     is_paused: bool
 
 
-_NO_OPERATIONS = OperationsRecord().time.totals()
-_NO_TRANSACTIONS = {mode: one.totals() for mode, one in StoreRecord().time.items()}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlFacts:
-    """The counts of a moment. Times are in microseconds, as all histograms that travel are.
+    """The counts of a moment; without arguments, those of a gateway that has done nothing. Times are in microseconds.
 
     `operations` by action and outcome; `requests` by kind and class of status; `refused` by status; `store_time` by
-    read and write; `deployments` by state: serving, degraded (not on every scorer), failed.
+    read and write; `deployments` by state.
     """
 
     operations: Mapping[tuple[str, str], int] = field(default_factory=lambda: OperationsRecord().ended)
     operations_under_way: int = 0
-    operation_time: HistogramTotals = _NO_OPERATIONS
+    operation_time: HistogramTotals = field(default_factory=lambda: OperationsRecord().totals())
     requests: Mapping[tuple[str, str], int] = field(default_factory=lambda: DoorRecord().answers)
     refused: Mapping[int, int] = field(default_factory=dict)
-    store_time: Mapping[str, HistogramTotals] = field(default_factory=lambda: _NO_TRANSACTIONS)
+    store_time: Mapping[str, HistogramTotals] = field(default_factory=lambda: StoreRecord().totals())
     store_busy: int = 0
     assets_bytes: int = 0
     assets_bytes_max: int = 0
-    deployments: Mapping[str, int] = field(default_factory=dict)
+    deployments: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     rollouts: tuple[RolloutFacts, ...] = ()
-
-
-def facts_of(
-    operations: OperationsRecord,
-    door: DoorRecord,
-    store: StoreRecord,
-    *,
-    assets_bytes: int,
-    assets_bytes_max: int,
-    deployments: Mapping[str, int],
-    rollouts: tuple[RolloutFacts, ...],
-) -> ControlFacts:
-    return ControlFacts(
-        operations=operations.ended,
-        operations_under_way=operations.under_way,
-        operation_time=operations.time.totals(1000),
-        requests=door.answers,
-        refused=door.refused,
-        store_time={mode: one.totals(1000) for mode, one in store.time.items()},
-        store_busy=store.busy,
-        assets_bytes=assets_bytes,
-        assets_bytes_max=assets_bytes_max,
-        deployments=deployments,
-        rollouts=rollouts,
-    )

@@ -5,7 +5,7 @@ all read them here. Only this file and triton.py name prometheus_client.
 Units: seconds and bytes, as Prometheus wants them; traffic in percent, as the YAML writes it.
 Bounds: no label takes a value that a caller may choose; a deployment, its endpoint's series with it, shows at most
 140 series beside its status codes (and 40 more once it is a mirror's target, 13 more with Triton's names), a GPU 3,
-and the rest of the gateway at most 60 (tests/contract/test_metrics_page.py).
+and the rest of the gateway at most 110 (tests/contract/test_metrics_page.py).
 Source: contract, operators and users, section 2.
 """
 
@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 
 from gateway.telemetry import triton
 from gateway.telemetry.comparison import DIFFERENCE_EDGES, LATENCY_EDGES_NS
+from gateway.telemetry.control import OPERATION_EDGES_NS, STORE_EDGES_NS, ControlFacts
 from gateway.telemetry.gpu import GpuFacts
 from gateway.telemetry.record import DURATION_EDGES_NS, ROWS_EDGES, STAGE_EDGES_NS
 from gateway.telemetry.totals import (
@@ -241,6 +242,19 @@ TABLE: tuple[Row, ...] = (
         labels=("endpoint",),
     ),
     Row(
+        name="gateway_rollout_percent",
+        kind="gauge",
+        help="What the step of the endpoint's rollout gives the new deployment, in percent of what both have; absent "
+        "where no rollout is under way.",
+        labels=("endpoint",),
+    ),
+    Row(
+        name="gateway_rollout_paused",
+        kind="gauge",
+        help="1 while the endpoint's rollout is paused and waits for somebody, 0 while it runs; absent without one.",
+        labels=("endpoint",),
+    ),
+    Row(
         name="gateway_traffic_weight",
         kind="gauge",
         help="Percent of the endpoint's traffic that the deployment is meant to get.",
@@ -250,6 +264,25 @@ TABLE: tuple[Row, ...] = (
         name="gateway_concurrency_limit",
         kind="gauge",
         help="Requests that may be pending on the deployment, over all scorers; absent where nothing bounds them.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_instances",
+        kind="gauge",
+        help="Sessions of the deployment's model that run or wait for work now, over all scorers.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_autoscale_instances",
+        kind="gauge",
+        help="Instances that autoscale gives the deployment now; absent where the number is fixed.",
+        labels=_ONE,
+    ),
+    Row(
+        name="gateway_autoscale_instances_max",
+        kind="gauge",
+        help="Instances that autoscale may give the deployment (scale_settings.max_instances); absent where the "
+        "number is fixed.",
         labels=_ONE,
     ),
     Row(
@@ -282,6 +315,67 @@ TABLE: tuple[Row, ...] = (
         kind="counter",
         help="Scoring processes that were replaced, by reason.",
         labels=("reason",),
+    ),
+    Row(
+        name="gateway_deployments",
+        kind="gauge",
+        help="Deployments by state: serving, degraded (a scorer that was replaced could not load it again), "
+        "update_failed (what was before is served on), failed (it could not be loaded and is not served).",
+        labels=("state",),
+    ),
+    Row(
+        name="gateway_operations_total",
+        kind="counter",
+        help="Changes that were carried out, by action (create, update, delete, regenerate, apply) and outcome.",
+        labels=("action", "outcome"),
+    ),
+    Row(
+        name="gateway_operations_under_way",
+        kind="gauge",
+        help="Changes that are accepted and being carried out now.",
+    ),
+    Row(
+        name="gateway_operation_duration_seconds",
+        kind="histogram",
+        help="How long changes took to be carried out, loading and warming models included; those that a restart "
+        "interrupted count from there.",
+        edges=_seconds(OPERATION_EDGES_NS),
+    ),
+    Row(
+        name="gateway_management_requests_total",
+        kind="counter",
+        help="Answers of the management listener by kind of request (read: GET, HEAD and OPTIONS, change: the other "
+        "methods, blob: asset storage) and class of status (2xx, 3xx, 4xx, 5xx).",
+        labels=("kind", "status"),
+    ),
+    Row(
+        name="gateway_management_refused_total",
+        kind="counter",
+        help="Answers of the management listener of 400 and above, by status code.",
+        labels=("code",),
+    ),
+    Row(
+        name="gateway_store_duration_seconds",
+        kind="histogram",
+        help="How long transactions of the store took, reads and writes, with their wait for the ones before.",
+        labels=("mode",),
+        edges=_seconds(STORE_EDGES_NS),
+    ),
+    Row(
+        name="gateway_store_busy_total",
+        kind="counter",
+        help="Transactions that the store refused for the moment: locked by another program, out of room, not "
+        "reachable, or too many waiting.",
+    ),
+    Row(
+        name="gateway_assets_bytes",
+        kind="gauge",
+        help="Bytes of assets that are kept or being written: uploads, and models of applied folders.",
+    ),
+    Row(
+        name="gateway_assets_bytes_max",
+        kind="gauge",
+        help="Bytes of assets that may be kept (setting assets_max_bytes).",
     ),
     Row(
         name="gateway_connections_open",
@@ -348,7 +442,8 @@ class DeploymentFacts:
     """What the supervisor knows of one deployment. `version` is the model's, "" where the YAML gives none.
 
     `concurrency_limit`: requests that may be pending, 0 for no bound. `min_rtt_s`: what the fastest run took when the
-    model was loaded, 0 where none was measured.
+    model was loaded, 0 where none was measured. `autoscale_instances`: what autoscale gives it now, of at most
+    `autoscale_max`; 0 where the number is fixed.
     """
 
     endpoint: str
@@ -360,6 +455,8 @@ class DeploymentFacts:
     version: str = ""
     concurrency_limit: int = 0
     min_rtt_s: float = 0.0
+    autoscale_instances: int = 0
+    autoscale_max: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,6 +478,7 @@ class SupervisorFacts:
     deployments: tuple[DeploymentFacts, ...] = ()
     slos_s: Mapping[str, float] = field(default_factory=dict)
     gpus: tuple[GpuFacts, ...] = ()
+    control: ControlFacts = field(default_factory=ControlFacts)
 
 
 def render(
@@ -419,7 +517,7 @@ def reference() -> str:
         "`gateway/telemetry/metrics.py`; a test keeps the two equal. Label values of deleted endpoints and",
         "deployments vanish. A deployment, its endpoint's series with it, shows at most 140 series beside its status",
         "codes (and 40 more once it is a mirror's target, 13 more with Triton's names), a GPU 3, the rest of the",
-        "gateway at most 60.",
+        "gateway at most 110.",
         "",
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
@@ -479,6 +577,7 @@ class _Page(Collector):
             row.name: [] for row in TABLE if row.edges
         }
         self._put_facts(facts)
+        self._put_control(facts.control)
         self._put_totals(totals)
 
     def describe(self) -> Iterable[Metric]:
@@ -514,6 +613,10 @@ class _Page(Collector):
         for key, value in sorted(values.items()):
             self._put(name, value, *labels, str(key))
 
+    def _put_pairs(self, name: str, values: Mapping[tuple[str, str], int]) -> None:
+        for pair, value in sorted(values.items()):
+            self._put(name, value, *pair)
+
     def _put_facts(self, facts: SupervisorFacts) -> None:
         self._put("gateway_build_info", 1, facts.version, facts.python, facts.onnxruntime)
         self._put("process_start_time_seconds", facts.started_unix_s)
@@ -541,7 +644,26 @@ class _Page(Collector):
                 self._put("gateway_concurrency_limit", one.concurrency_limit, *names)
             if one.min_rtt_s:
                 self._put("gateway_min_rtt_seconds", one.min_rtt_s, *names)
+            if one.autoscale_max:
+                self._put("gateway_autoscale_instances", one.autoscale_instances, *names)
+                self._put("gateway_autoscale_instances_max", one.autoscale_max, *names)
             self._put("gateway_model_info", 1, *names, one.version, one.sha256, one.provider)
+
+    def _put_control(self, facts: ControlFacts) -> None:
+        self._put_each("gateway_deployments", facts.deployments)
+        self._put_pairs("gateway_operations_total", facts.operations)
+        self._put("gateway_operations_under_way", facts.operations_under_way)
+        self._put_histogram("gateway_operation_duration_seconds", facts.operation_time, 1e6)
+        self._put_pairs("gateway_management_requests_total", facts.requests)
+        self._put_each("gateway_management_refused_total", facts.refused)
+        for mode, time in sorted(facts.store_time.items()):
+            self._put_histogram("gateway_store_duration_seconds", time, 1e6, mode)
+        self._put("gateway_store_busy_total", facts.store_busy)
+        self._put("gateway_assets_bytes", facts.assets_bytes)
+        self._put("gateway_assets_bytes_max", facts.assets_bytes_max)
+        for one in facts.rollouts:
+            self._put("gateway_rollout_percent", one.percent, one.endpoint)
+            self._put("gateway_rollout_paused", int(one.is_paused), one.endpoint)
 
     def _put_totals(self, totals: ScorerTotals) -> None:
         self._put("gateway_connections_open", totals.connections_open)
@@ -570,6 +692,7 @@ class _Page(Collector):
         for name, value in (
             ("gateway_requests_in_flight", totals.in_flight),
             ("gateway_queue_depth", totals.queue_depth),
+            ("gateway_instances", totals.instances),
             ("gateway_queue_oldest_seconds", totals.queue_oldest_ns / 1e9),
             ("gateway_batch_rows_limit", totals.batch_rows_limit),
             ("gateway_batched_requests_total", totals.items),

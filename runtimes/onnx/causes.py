@@ -24,4 +24,6 @@ def short_cause(fault: BaseException) -> str:
     text = _PATH.sub("…", text.splitlines()[0] if text else type(fault).__name__).strip().rstrip(".")
     if nodes:
         text = f"{nodes[-1]}: {text}"
+    # Names in a model are anybody's text: none of it is for a terminal to carry out.
+    text = "".join(one if one.isprintable() else "?" for one in text)
     return text if len(text) <= _CAUSE_CHARS_MAX else text[: _CAUSE_CHARS_MAX - 1] + "…"

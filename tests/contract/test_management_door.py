@@ -213,13 +213,13 @@ def test_a_host_is_what_answers_lead_back_to(house: House, host: str) -> None:
 
 def test_refusals_of_credentials_are_logged_and_counted(house: House, caplog: pytest.LogCaptureFixture) -> None:
     reader = house.add_token("reader", Role.READER)
-    before = dict(house.app.refused)
+    before = dict(house.app.record.refused)
     with caplog.at_level(logging.WARNING):
         refusal(house.get("/status", token="wrong"), 401, "InvalidAuthenticationToken")
         message = refusal(house.post("/reload", token=reader), 403, "AuthorizationFailed")
     assert "operator" in message and "reader" in message
-    assert house.app.refused[401] == before.get(401, 0) + 1
-    assert house.app.refused[403] == before.get(403, 0) + 1
+    assert house.app.record.refused[401] == before.get(401, 0) + 1
+    assert house.app.record.refused[403] == before.get(403, 0) + 1
     assert "wrong" not in caplog.text.replace("wrong method", "")
     assert "POST /reload" in caplog.text
     assert house.operator.reloads == 0

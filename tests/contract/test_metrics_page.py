@@ -18,6 +18,16 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gateway.errors import Code
 from gateway.telemetry import triton
+from gateway.telemetry.control import (
+    ACTIONS,
+    CLASSES,
+    KINDS,
+    ControlFacts,
+    DoorRecord,
+    OperationsRecord,
+    RolloutFacts,
+    StoreRecord,
+)
 from gateway.telemetry.gpu import GpuFacts
 from gateway.telemetry.metrics import (
     TABLE,
@@ -61,6 +71,7 @@ def _load(record: DeploymentRecord) -> None:
     record.in_flight = 2
     record.queue_depth = 1
     record.queue_oldest_ns = 500 * MS
+    record.instances = 3
 
 
 def _compare(record: DeploymentRecord) -> None:
@@ -88,6 +99,34 @@ def _totals(deployments: int, are_targets: bool = True) -> ScorerTotals:
     return record.snapshot()
 
 
+def _control(rollouts: int) -> ControlFacts:
+    """One of each; refused with every status that there is."""
+    ticks = iter((0, 2_000 * MS, 0, 40 * MS))
+    operations, door, store = OperationsRecord(lambda: next(ticks)), DoorRecord(), StoreRecord()
+    for outcome in ("succeeded", "failed"):
+        with operations.running("update") as running:
+            running.outcome = outcome
+    for status in {200, *(code.status for code in Code)}:
+        door.answered("PUT", status)
+    store.ended(writes=True, took_ns=3 * MS)
+    return ControlFacts(
+        operations=operations.ended,
+        operations_under_way=1,
+        operation_time=operations.totals(),
+        requests=door.answers,
+        refused=door.refused,
+        store_time=store.totals(),
+        store_busy=4,
+        assets_bytes=1000,
+        assets_bytes_max=9000,
+        deployments={"serving": 5, "degraded": 1, "update_failed": 0, "failed": 2},
+        rollouts=tuple(
+            RolloutFacts(endpoint=f"endpoint{number}", percent=10, is_paused=number == 0)
+            for number in range(rollouts)
+        ),
+    )
+
+
 def _facts(deployments: int, gpus: int = 1) -> SupervisorFacts:
     return SupervisorFacts(
         version="0.1.0",
@@ -109,11 +148,14 @@ def _facts(deployments: int, gpus: int = 1) -> SupervisorFacts:
                 version="1",
                 concurrency_limit=20,
                 min_rtt_s=0.001,
+                autoscale_instances=3,
+                autoscale_max=8,
             )
             for number in range(deployments)
         ),
         slos_s={f"endpoint{number}": 0.0095 for number in range(deployments)},
         gpus=tuple(GpuFacts(index=index, used_bytes=10, total_bytes=100, utilization=0.5) for index in range(gpus)),
+        control=_control(deployments),
     )
 
 
@@ -177,6 +219,45 @@ def test_the_page_shows_what_was_counted() -> None:
     assert _value(samples, "gateway_config_last_reload_success") == 1
     assert _value(samples, "gateway_tls_certificate_expiry_timestamp_seconds") == 1_800_000_000
     assert _value(samples, "process_start_time_seconds") == 1_700_000_000.5
+
+
+def test_the_page_shows_what_the_control_plane_did() -> None:
+    samples = _samples(render(_totals(1), _facts(1)))
+    one = {"endpoint": "endpoint0", "deployment": "blue"}
+    assert _value(samples, "gateway_instances", **one) == 3
+    assert _value(samples, "gateway_autoscale_instances", **one) == 3
+    assert _value(samples, "gateway_autoscale_instances_max", **one) == 8
+    assert _value(samples, "gateway_rollout_percent", endpoint="endpoint0") == 10
+    assert _value(samples, "gateway_rollout_paused", endpoint="endpoint0") == 1
+    assert _value(samples, "gateway_deployments", state="serving") == 5
+    assert _value(samples, "gateway_deployments", state="failed") == 2
+    assert _value(samples, "gateway_operations_total", action="update", outcome="succeeded") == 1
+    assert _value(samples, "gateway_operations_total", action="update", outcome="failed") == 1
+    assert _value(samples, "gateway_operations_total", action="apply", outcome="failed") == 0
+    assert _value(samples, "gateway_operations_under_way") == 1
+    assert _value(samples, "gateway_operation_duration_seconds_bucket", le="0.05") == 1
+    assert _value(samples, "gateway_operation_duration_seconds_bucket", le="5.0") == 2
+    assert _value(samples, "gateway_operation_duration_seconds_sum") == pytest.approx(2.04)
+    assert _value(samples, "gateway_management_requests_total", kind="change", status="2xx") == 1
+    assert _value(samples, "gateway_management_requests_total", kind="read", status="2xx") == 0
+    assert _value(samples, "gateway_management_refused_total", code="409") == 1
+    assert _value(samples, "gateway_store_duration_seconds_bucket", mode="write", le="0.001") == 0
+    assert _value(samples, "gateway_store_duration_seconds_bucket", mode="write", le="0.005") == 1
+    assert _value(samples, "gateway_store_duration_seconds_count", mode="read") == 0
+    assert _value(samples, "gateway_store_busy_total") == 4
+    assert _value(samples, "gateway_assets_bytes") == 1000
+    assert _value(samples, "gateway_assets_bytes_max") == 9000
+
+
+def test_what_never_happened_is_shown_as_nothing_and_not_left_out() -> None:
+    """A counter that appears with its first event hides that event from `increase`."""
+    facts = SupervisorFacts(version="0", python="3", onnxruntime="1", started_unix_s=0)
+    samples = _samples(render(ScorerTotals(), facts))
+    shown = [name for name, _ in samples]
+    assert shown.count("gateway_operations_total") == 2 * len(ACTIONS)
+    assert shown.count("gateway_management_requests_total") == len(KINDS) * len(CLASSES)
+    assert shown.count("gateway_store_duration_seconds_count") == 2
+    assert not any(name.startswith(("gateway_rollout", "gateway_autoscale")) for name in shown)
 
 
 def test_every_metric_of_the_table_is_shown_and_no_other() -> None:
@@ -246,7 +327,7 @@ def _series(deployments: int, gpus: int = 0, triton_aliases: bool = False, are_t
 
 def test_the_number_of_series_is_bounded() -> None:
     alone = _series(0)
-    assert alone <= 60
+    assert alone <= 110
     for deployments in (1, 3):
         own = _series(deployments) - alone
         assert own <= 140 * deployments

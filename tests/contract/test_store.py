@@ -342,6 +342,20 @@ def test_a_deployment_keeps_a_bounded_number_of_events(store: Store) -> None:
     assert [found[0].message, found[1].message, found[-1].message] == ["green", "3", str(EVENTS_MAX + 2)]
 
 
+def test_several_events_are_kept_in_their_order_and_bounded_too(store: Store) -> None:
+    def work(transaction: Transaction) -> None:
+        transaction.add_events([])
+        transaction.add_event(event("green", message="green"))
+        transaction.add_events([event("blue", message=str(number)) for number in range(EVENTS_MAX - 1)])
+        transaction.add_events([event("blue", message=message) for message in ("a", "b", "c")])
+
+    write(store, work)
+
+    found = [one.message for one in read(store, lambda transaction: transaction.events("e", None, 2 * EVENTS_MAX))]
+    assert len(found) == EVENTS_MAX + 1
+    assert [*found[:2], *found[-4:]] == ["green", "2", str(EVENTS_MAX - 2), "a", "b", "c"]
+
+
 # Secrets and tokens
 
 

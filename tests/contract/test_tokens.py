@@ -1,4 +1,4 @@
-"""Tokens end to end, as far as the machine's own loopback: state folder to scorer, and a real issuer that rotates."""
+"""Tokens end to end, as far as the machine's own loopback: vault to scorer, and a real issuer that rotates."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from gateway.controlplane.state import State, issue_token, open_state
-from gateway.credentials import digest
+from gateway.controlplane.state import open_state
+from gateway.controlplane.yaml_types import EndpointGatewayYaml
 from gateway.dataplane.authenticate import Authenticator
 from gateway.errors import Code, Problem
 from gateway.oidc import KeysNeeded, OidcVerifier
-from gateway.resources import AuthMode, KeySources
 from gateway.snapshot import AuthSpec, OidcSpec
+from tests.support.plane import ANN, Plane
 from tests.support.tokens import AUDIENCE, NOW_S, ec_jwk, es256, oidc_claims, rs256, rsa_jwk
 
 
@@ -74,8 +74,10 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> State:
-    return open_state(tmp_path / "state")
+def plane(tmp_path: Path) -> Iterator[Plane]:
+    made = Plane(tmp_path)
+    yield made
+    made.close()
 
 
 async def knock(authenticator: Authenticator, authorization: bytes, now_s: float = NOW_S) -> int:
@@ -134,13 +136,14 @@ def test_an_issuer_that_is_away_gives_503_to_its_tokens_and_401_to_all_else(issu
     assert asyncio.run(knock(authenticator, b"Bearer nonsense")) == 401
 
 
-def test_a_token_from_the_state_folder_opens_its_endpoint_and_no_other(state: State) -> None:
-    spec = AuthSpec(mode="aml_token", token_secret=state.token_secret())
+def test_a_token_of_the_vault_opens_its_endpoint_and_no_other(plane: Plane) -> None:
     for name in ("digits", "letters"):
-        state.record_endpoint(name, AuthMode.AML_TOKEN, 60)
-    answer = issue_token(state.path, "digits", None, NOW_S)
+        plane.put_endpoint(name, auth_mode="aml_token", gateway=EndpointGatewayYaml(token_lifetime_s=60))
+    plane.now_s = NOW_S
+    answer = plane.run(plane.control.token("digits"))
     header = f"Bearer {answer['accessToken']}".encode()
-    digits, letters = Authenticator(spec, "Digits"), Authenticator(spec, "letters")
+    endpoints = plane.scorers.serves.endpoints
+    digits, letters = (Authenticator(endpoints[name].auth, name) for name in ("digits", "letters"))
     assert asyncio.run(knock(digits, header)) == 200
     assert asyncio.run(knock(letters, header)) == 403
     assert asyncio.run(knock(digits, header, NOW_S + 90)) == 401
@@ -149,10 +152,12 @@ def test_a_token_from_the_state_folder_opens_its_endpoint_and_no_other(state: St
     assert asyncio.run(knock(stranger, header)) == 401
 
 
-def test_keys_from_the_state_folder_open_their_endpoint_and_no_other(state: State) -> None:
-    digits, letters = (state.keys_for(name, KeySources(), {}) for name in ("digits", "letters"))
-    digests = (digest(digits.primary), digest(digits.secondary))
-    authenticator = Authenticator(AuthSpec(mode="key", key_digests=digests), "digits")
+def test_keys_of_the_vault_open_their_endpoint_and_no_other(plane: Plane, tmp_path: Path) -> None:
+    for name in ("digits", "letters"):
+        plane.put_endpoint(name)
+    digits, letters = (plane.run(plane.control.keys(name)) for name in ("digits", "letters"))
+    authenticator = Authenticator(plane.scorers.serves.endpoints["digits"].auth, "digits")
+    state = open_state(tmp_path / "state")
     for key, status in (
         (digits.primary, 200),
         (digits.secondary, 200),
@@ -160,6 +165,11 @@ def test_keys_from_the_state_folder_open_their_endpoint_and_no_other(state: Stat
         (state.management_token(), 401),
     ):
         assert asyncio.run(knock(authenticator, f"Bearer {key}".encode())) == status
+    state.close()
+    plane.run(plane.control.regenerate("digits", "primary", None, ANN))
+    renewed = Authenticator(plane.scorers.serves.endpoints["digits"].auth, "digits")
+    assert asyncio.run(knock(renewed, f"Bearer {digits.primary}".encode())) == 401
+    assert asyncio.run(knock(renewed, f"Bearer {digits.secondary}".encode())) == 200
     with pytest.raises(Problem) as caught:
         authenticator.authenticate(None, NOW_S)
     assert caught.value.code is Code.UNAUTHENTICATED

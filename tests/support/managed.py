@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +19,8 @@ from typing import Any
 import httpx
 
 from bench.control.management import (
+    ENDPOINTS,
+    WORKSPACE,
     below_host,
     deployment_body,
     deployment_path,
@@ -92,6 +96,20 @@ class Manager:
     def deployment(self, endpoint: str, name: str, model: str) -> None:
         self.do("PUT", deployment_path(endpoint, name), deployment_body(model, {}))
 
+    def endpoints(self) -> set[str]:
+        return {one["name"] for one in self.need("GET", ENDPOINTS)["value"]}
+
+    def deployments(self, endpoint: str) -> set[str]:
+        return {one["name"] for one in self.need("GET", f"{endpoint_path(endpoint)}/deployments")["value"]}
+
+    def clear(self) -> None:
+        """Nothing is served or registered any more."""
+        for name in self.endpoints():
+            self.do("DELETE", endpoint_path(name))
+        for model in self.need("GET", f"{WORKSPACE}/models")["value"]:
+            for version in self.need("GET", f"{WORKSPACE}/models/{model['name']}/versions")["value"]:
+                self.need("DELETE", model_path(model["name"], version["name"]))
+
     def traffic(self, endpoint: str) -> dict[str, int]:
         """The shares that are not nothing."""
         told = self.need("GET", endpoint_path(endpoint))["properties"]["traffic"]
@@ -112,13 +130,14 @@ class Manager:
 class Elsewhere:
     """The commands on another machine: no state folder, only an address, a token in a file, and the authority."""
 
-    def __init__(self, gateway: GatewayProcess, token: str, folder: Path, name: str = "ci") -> None:
+    def __init__(self, gateway: GatewayProcess, token: str, folder: Path, *, name: str = "ci", ca: str = "") -> None:
         self._folder = folder
         token_file = folder / f"{name}.token"
         token_file.write_text(token)
-        self._where = ("--url", gateway.urls["management"], "--token-file", str(token_file), "--ca", gateway.urls["ca"])
+        address = ("--url", gateway.urls["management"], "--ca", ca or gateway.urls["ca"])
+        self._where = (*address, "--token-file", str(token_file))
 
-    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         clean = {name: text for name, text in os.environ.items() if not name.startswith("GATEWAY_")}
         return subprocess.run(
             [sys.executable, "-m", "gateway", *words, *self._where],
@@ -128,8 +147,18 @@ class Elsewhere:
             text=True,
             timeout=60,
             check=False,
-            env={**clean, "PYTHONPATH": os.getcwd(), **environment},
+            env={**clean, "PYTHONPATH": str(Path.cwd())},
         )
+
+
+@contextmanager
+def killed(gateway: GatewayProcess) -> Iterator[GatewayProcess]:
+    """A gateway that is killed, as by a lack of power, when the block ends."""
+    gateway.start()
+    try:
+        yield gateway
+    finally:
+        gateway.stop(signal.SIGKILL)
 
 
 def make_token(manager: Manager, name: str, role: str, **more: Any) -> str:

@@ -151,7 +151,7 @@ class Scorers:
             raise ScorerDied(f"a scorer died while it was asked to {verb}")
 
     def failure(self, name: str, spec: DeploymentSpec) -> str:
-        return self.failing.get(name) or self.failing.get(spec.runtime.origin) or ""
+        return self.failing.get(name) or self.failing.get(_model_of(spec)) or ""
 
 
 class Plane:
@@ -337,7 +337,7 @@ class Plane:
         """The model that the scorers serve under a deployment; "" where they do not."""
         found = self.scorers.serves.endpoints.get(parent)
         one = found.deployments.get(name) if found is not None else None
-        return one.runtime.origin if one is not None else ""
+        return _model_of(one) if one is not None else ""
 
     def traffic(self, name: str = "digits") -> dict[str, int]:
         return self.scorers.serves.endpoints[name].traffic
@@ -397,6 +397,11 @@ def succeeded(operation: Operation | None) -> bool:
 
 def _deployments(spec: SnapshotSpec) -> dict[str, DeploymentSpec]:
     return {f"{name}/{key}": one for name, found in spec.endpoints.items() for key, one in found.deployments.items()}
+
+
+def _model_of(spec: DeploymentSpec) -> str:
+    """The reference of its model."""
+    return spec.runtime.origin.rpartition(" of ")[2]
 
 
 def _model_ref(reference: str) -> Ref:

@@ -77,6 +77,10 @@ class PostgresServer:
                     self._process.wait()
                 self._process = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def url(self, database: str, password: str = PASSWORD) -> str:
         return f"postgresql://postgres:{password}@/{database}?host={self._folder}"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -27,6 +26,7 @@ from gateway.controlplane.store.database import StoreBusy, VersionConflict
 from gateway.errors import Code, Problem, retry_after
 from gateway.identity import RequestIds, clean_client_id
 from gateway.problem import internal
+from gateway.telemetry.control import DoorRecord
 
 log = logging.getLogger(__name__)
 
@@ -46,29 +46,40 @@ class Disconnected(Exception):
 
 
 class ManagementApp:
-    """An ASGI application. `refused` counts refusals by status, for whoever watches the door."""
+    """An ASGI application. `record` counts answers, for whoever watches the door."""
 
-    def __init__(self, services: Services, urls: Urls, blobs: App | None = None) -> None:
+    def __init__(
+        self, services: Services, urls: Urls, blobs: App | None = None, record: DoorRecord | None = None
+    ) -> None:
         self._services = services
         self._urls = urls
         self._blobs = blobs
         self._router = Router(ROUTES)
         self._ids = RequestIds()
-        self.refused: Counter[int] = Counter()
+        self.record = record or DoorRecord()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         path = _raw_path(scope)
         if self._blobs is not None and (path == BLOB_PREFIX or path.startswith(BLOB_PREFIX + b"/")):
-            await self._blobs(scope, receive, send)
+            await self._blobs(scope, receive, self._counting(scope, send))
             return
         request_id = self._ids.next()
         try:
             reply = await self._answer(scope, receive, path, request_id)
         except Disconnected:
             return
+        self.record.answered(scope["method"], reply.status)
         await _send(scope, send, reply, request_id)
+
+    def _counting(self, scope: Scope, send: Send) -> Send:
+        async def counted(event: MutableMapping[str, Any]) -> None:
+            if event["type"] == "http.response.start":
+                self.record.answered(scope["method"], event["status"], is_blob=True)
+            await send(event)
+
+        return counted
 
     async def _answer(self, scope: Scope, receive: Receive, path: bytes, request_id: str) -> Reply:
         try:
@@ -129,7 +140,6 @@ class ManagementApp:
         return actor
 
     def _refusal(self, problem: Problem, scope: Scope, request_id: str) -> Reply:
-        self.refused[problem.code.status] += 1
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in problem.headers}
         if problem.code.may_retry and problem.code is not Code.CONFLICT:
             headers.setdefault("retry-after", "1")

@@ -34,6 +34,7 @@ from gateway.controlplane.rollout.state import (
 )
 from gateway.controlplane.rollout.view import View
 from gateway.controlplane.rollout.world import EndpointNow, World, lost, obstacles, said_of
+from gateway.controlplane.store.errors import StoreBusy
 from gateway.errors import Code, Problem
 from gateway.telemetry.totals import ScorerTotals
 from runtimes import now_ns
@@ -212,6 +213,11 @@ class Rollouts:
                 return
             try:
                 await self._look_at(run, totals, collected_at)
+            except StoreBusy as error:
+                # Said once: it may last, and the cause is known.
+                if run.doing != str(error):
+                    run.doing = str(error)
+                    log.error("rollout %s of endpoint %s waits: %s", run.rollout.name, run.rollout.endpoint, error)
             except Exception:
                 log.exception("rollout %s of endpoint %s: trying again", run.rollout.name, run.rollout.endpoint)
 
@@ -320,8 +326,8 @@ class Rollouts:
                     actor_name=state.moved_by,
                     reason=f"rollout {run.rollout.name}: {why}",
                 )
-            except Problem as problem:
-                await self._could_not(run, problem.message)
+            except (Problem, StoreBusy) as error:
+                await self._could_not(run, str(error))
                 return
             except Exception:
                 log.exception("rollout %s cannot set the traffic", run.rollout.name)

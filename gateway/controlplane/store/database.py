@@ -24,6 +24,8 @@ from gateway.controlplane.store.errors import StoreBusy, StoreError, VersionConf
 from gateway.controlplane.store.postgres import Postgres
 from gateway.controlplane.store.sqlite import Sqlite
 from gateway.controlplane.store.transaction import Transaction
+from gateway.telemetry.control import StoreRecord
+from runtimes import now_ns
 
 __all__ = ["Store", "StoreBusy", "StoreError", "VersionConflict"]
 
@@ -34,12 +36,13 @@ T = TypeVar("T")
 
 
 class Store:
-    """Made by `open`; belongs to one event loop. `close` waits for the work that has begun."""
+    """Made by `open`; belongs to one event loop, where `record` counts. `close` waits for the work that has begun."""
 
     def __init__(self, backend: Backend, engine: Engine, thread: ThreadPoolExecutor) -> None:
         self._backend = backend
         self._engine = engine
         self._thread = thread
+        self.record = StoreRecord()
         self._waiting = 0
         self._closed = False
 
@@ -77,12 +80,18 @@ class Store:
     async def _do(self, work: Callable[[Transaction], T], *, writes: bool) -> T:
         self._need_open()
         if self._waiting >= WAITING_MAX:
+            self.record.busy += 1
             raise StoreBusy(f"{self._backend.name} is behind: {self._waiting} changes and questions wait for it")
         self._waiting += 1
+        began_ns = now_ns()
         try:
             return await asyncio.wrap_future(self._thread.submit(self._run, work, writes))
+        except StoreBusy:
+            self.record.busy += 1
+            raise
         finally:
             self._waiting -= 1
+            self.record.ended(writes=writes, took_ns=now_ns() - began_ns)
 
     # From here on: on the store's thread.
 

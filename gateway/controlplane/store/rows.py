@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.controlplane.store.errors import StoreError
 from gateway.controlplane.store.records import (
     AssetFile,
     AuditEntry,
@@ -33,10 +34,19 @@ _REVISIONS = 1 << 32
 _NUMBERS = 1 << 31  # what a column of numbers holds on either database
 _INDEXED_CHARACTERS = 500  # PostgreSQL's indexes refuse a text of more than 2,704 bytes
 
+# What a row that somebody else wrote, or half of one, comes to.
+_DAMAGED = (ValueError, TypeError, KeyError)
+
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 _STATES = {state.value: state for state in State}
 _KINDS = {kind.value: kind for kind in Kind}
+
+
+def _damaged(table: str, row: str) -> StoreError:
+    return StoreError(
+        f"the store is damaged: the row {row} of its table {table} cannot be read; restore a backup, or delete it"
+    )
 
 
 def version_of(number: int, revision: int) -> int:
@@ -70,7 +80,14 @@ def resource_values(resource: Resource) -> Values:
 
 
 def resource_of(row: Row) -> Resource:
-    """From a row in the order of the table's columns."""
+    """From a row in the order of the table's columns. Errors: StoreError for one that is damaged."""
+    try:
+        return _resource(row)
+    except _DAMAGED as error:
+        raise _damaged("resources", " ".join(str(one) for one in row[1:4] if one)) from error
+
+
+def _resource(row: Row) -> Resource:
     (number, kind, parent, key, revision, name, parent_name, document, served, state, reason, owner, files) = row[:13]
     created_at, created_by, modified_at, modified_by = row[13:17]
     return Resource(
@@ -112,6 +129,14 @@ def operation_values(operation: Operation) -> Values:
 
 
 def operation_of(row: Row) -> Operation:
+    """As `resource_of`."""
+    try:
+        return _operation(row)
+    except _DAMAGED as error:
+        raise _damaged("operations", str(row[1])) from error
+
+
+def _operation(row: Row) -> Operation:
     _, id_, action, endpoint, targets, status, error_code, error_message, actor, started_at, ended_at, detail = row
     return Operation(
         id=id_,

@@ -8,7 +8,7 @@ Errors: VersionConflict where a row is not as the writer thought; ValueError for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -168,8 +168,15 @@ class Transaction:
 
     def add_event(self, event: Event) -> None:
         """Keeps the last EVENTS_MAX of each deployment. `event.id` is not looked at: the store counts."""
-        self._insert(schema.events, rows.event_values(event))
-        same = and_(_EVENTS.endpoint == event.endpoint, _EVENTS.deployment == event.deployment)
+        self.add_events([event])
+
+    def add_events(self, events: Sequence[Event]) -> None:
+        """The same for several of one deployment, in their order."""
+        if not events:
+            return
+        last = events[-1]
+        self._connection.execute(insert(schema.events), [rows.event_values(event) for event in events])
+        same = and_(_EVENTS.endpoint == last.endpoint, _EVENTS.deployment == last.deployment)
         newest = select(_EVENTS.id).where(same).order_by(_EVENTS.id.desc())
         oldest_kept = newest.limit(1).offset(EVENTS_MAX - 1).scalar_subquery()
         self._delete(schema.events, and_(same, _EVENTS.id < oldest_kept))

@@ -193,3 +193,60 @@ def test_values_are_shown_as_a_source_would_give_them() -> None:
     assert [shown(one) for one in (True, None, 5.0, 0.5, ("a", "b"), Listen("http", "::1", 0))] == [
         *("true", "", "5", "0.5", "a,b", "http://[::1]:0")
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown_as"),
+    [
+        ("postgresql://gateway:canary@db.example/gateway", "postgresql://gateway:***@db.example/gateway"),
+        ("postgresql+psycopg://g:can@ary@db/x?sslmode=require", "postgresql+psycopg://g:***@db/x?sslmode=require"),
+        ("postgresql://g:can/ary@db/x", "postgresql://g:***@db/x"),
+        ("postgresql://:canary@db/x", "postgresql://:***@db/x"),
+        ("postgresql://g:@db/x", "postgresql://g:***@db/x"),
+        ("postgresql://g@db/x?password=canary&a=b", "postgresql://g@db/x?password=***&a=b"),
+        ("postgresql://g@db:5432/x", "postgresql://g@db:5432/x"),
+        ("sqlite:////var/lib/gateway.db", "sqlite:////var/lib/gateway.db"),
+    ],
+)
+def test_a_database_is_shown_without_its_password(url: str, shown_as: str) -> None:
+    settings = load_settings({"database": url}, {})
+    assert settings.database.url == url
+    assert shown(settings.database) == str(settings.database) == shown_as
+    assert "canary" not in repr(settings) + repr(settings.database)
+
+
+@pytest.mark.parametrize("url", ["mysql://g:canary@db/x", "g:canary@db/x", "://g:canary@db"])
+def test_a_database_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
+    (problem,) = problems(environ={"GATEWAY_DATABASE": url})
+    assert "accepted: postgresql://user:password@host/name or sqlite:///path" in problem
+    assert "canary" not in problem
+
+
+def test_no_database_is_one_in_the_state_folder() -> None:
+    assert not load_settings({}, {"GATEWAY_DATABASE": ""}).database
+    assert not Settings().database
+
+
+def test_folders_come_as_a_list_or_with_commas_and_a_files_are_relative_to_it(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yml"
+    config.write_text("model_folders: [models, /srv/models]\n")
+    assert load_settings({}, {}, config).model_folders == (str(tmp_path / "models"), "/srv/models")
+    config.write_text("model_folders: models, /srv/models\n")
+    assert load_settings({}, {}, config).model_folders == (str(tmp_path / "models"), "/srv/models")
+    given = load_settings({"model_folders": "models,/srv/models,"}, {}).model_folders
+    assert given == (str(Path.cwd() / "models"), "/srv/models")
+    assert problems(environ={"GATEWAY_MODEL_FOLDERS": "a\0b"})
+
+
+def test_urls_for_clients_lose_their_last_slash_and_are_nothing_else() -> None:
+    assert load_settings({"scoring_url": "https://models.example/"}, {}).scoring_url == "https://models.example"
+    for text in ("models.example", "ftp://models.example", "https://", "https://a/?b=c", "https://a/#b"):
+        assert "accepted: a URL such as https://models.example.org" in problems({"management_url": text})[0]
+
+
+def test_people_need_an_issuer_and_an_audience() -> None:
+    assert problems({"people_issuer": "https://issuer.example"}) == [
+        "argument --people-issuer: people_issuer needs people_audience; give both or neither"
+    ]
+    given = load_settings({"people_issuer": "https://issuer.example", "people_audience": "gateway"}, {})
+    assert given.people_claim == "roles"

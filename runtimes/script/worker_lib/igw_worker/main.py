@@ -75,7 +75,6 @@ class Ending:
         self._watched, self._bell = os.pipe()
         os.set_blocking(self._bell, False)
         self.descriptors = (control.fileno(), self._watched)
-        self.is_busy = False
 
     def watch(self) -> None:
         """From here on SIGTERM lets a request that runs be answered, and the supervisor's end is seen meanwhile."""
@@ -90,11 +89,9 @@ class Ending:
             os.write(self._bell, b"x")
 
     def _on_input(self, number: int, frame: Optional[FrameType]) -> None:
-        if not self.is_busy:
-            return
-        with contextlib.suppress(BlockingIOError, ConnectionError):
-            if self._control.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
-                return
+        poll = select.poll()
+        poll.register(self._control.fileno(), 0)
+        if any(event & select.POLLHUP for _, event in poll.poll(0)):
             # Nobody is left who would recycle this worker: the kernel ends it, unless it is done before.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, _ORPHAN_S)
@@ -173,12 +170,10 @@ class Worker:
         self._reply(frame, wire.TAKEN)
         started = time.perf_counter()
         code: Optional[int] = None
-        self._ending.is_busy = True
         try:
             answer = self._host.handle(frame.head, frame.body)
         except Leave as leave:
             answer, code = leave.answer, leave.code
-        self._ending.is_busy = False
         self._note(None)
         self._answer(frame, answer)
         self._host.log_access(frame.head, answer, (time.perf_counter() - started) * 1000)

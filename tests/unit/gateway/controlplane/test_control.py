@@ -62,11 +62,12 @@ def test_what_is_done_is_in_the_audit_log_and_the_events(plane: Plane) -> None:
         ("create", "deployment digits/blue", "accepted"),
         ("create", "deployment digits/blue", "succeeded"),
     ]
-    assert plane.run(plane.control.logs("digits", "blue", None)).splitlines() == [
+    lines = plane.run(plane.control.logs("digits", "blue", None)).splitlines()
+    assert (lines[0], lines[-1]) == (
         "2027-01-15T08:00:00Z create: accepted",
         "2027-01-15T08:00:00Z create: succeeded",
-    ]
-    assert plane.run(plane.control.logs("digits", "blue", 1)) == "2027-01-15T08:00:00Z create: succeeded\n"
+    )
+    assert plane.run(plane.control.logs("digits", "blue", 1)) == f"{lines[-1]}\n"
 
 
 def test_latest_is_settled_when_a_deployment_is_made(plane: Plane) -> None:
@@ -534,10 +535,28 @@ def test_a_regeneration_that_cannot_be_is_refused_and_leaves_no_claim(plane: Pla
 
 def test_a_key_that_could_not_be_published_says_nothing_about_its_endpoint(plane: Plane) -> None:
     plane.put_endpoint()
+    before = plane.run(plane.control.keys("digits"))
     plane.scorers.dies = ["prepare"] * 3
     ended = plane.run(plane.control.regenerate("digits", "primary", None, ANN))
     assert ended.status is Status.FAILED
     assert plane.need(endpoint_ref()).state is State.SUCCEEDED
+    # The keys that are told are those that open it.
+    assert plane.run(plane.control.keys("digits")) == before
+    plane.agree()
+    plane.restart()
+    plane.agree()
+
+
+def test_a_store_that_is_away_while_a_change_is_carried_out_is_its_reason(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_: object) -> None:
+        raise StoreBusy("the database is locked")
+
+    monkeypatch.setattr(plane.vault, "secrets", busy)
+    assert plane.operation(plane.put_endpoint().operation).error_message == "the database is locked"
+    monkeypatch.undo()
+    plane.agree()
 
 
 def test_an_endpoint_gives_what_its_mode_has(plane: Plane) -> None:

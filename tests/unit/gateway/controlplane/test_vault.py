@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from gateway.controlplane.keyring import MASTER_KEY, MASTER_KEY_OLD, WrongMasterKey
+from gateway.controlplane.keyring import MASTER_KEY, MASTER_KEY_OLD, WrongMasterKey, open_keyring
 from gateway.controlplane.state import Keys, StateError
 from gateway.controlplane.store.records import Resource
-from gateway.controlplane.vault import Vault, find_endpoint
+from gateway.controlplane.vault import Vault
+from gateway.controlplane.yaml_types import EndpointGatewayYaml, KeysYaml, SecretYaml
 from gateway.credentials import check_token, digest
 from gateway.dataplane.authenticate import Authenticator
 from gateway.errors import Code, Problem
@@ -129,8 +130,6 @@ def test_over_the_network_nobody_names_a_file_or_a_variable(plane: Plane) -> Non
 
 
 def _gateway(which: str, source: dict[str, str]) -> Any:
-    from gateway.controlplane.yaml_types import EndpointGatewayYaml, KeysYaml, SecretYaml
-
     return EndpointGatewayYaml(keys=KeysYaml(**{which: SecretYaml(**source)}))
 
 
@@ -209,8 +208,6 @@ def test_what_an_old_master_key_sealed_is_counted_once(plane: Plane) -> None:
     plane.put_endpoint()
     old = (plane.folder / "master.key").read_text().strip()
     environ = {MASTER_KEY: base64.urlsafe_b64encode(b"n" * 32).decode(), MASTER_KEY_OLD: old}
-    from gateway.controlplane.keyring import open_keyring
-
     vault = Vault(plane.store, open_keyring(plane.folder, environ), {})
     assert plane.write(vault.prepare) == 2
     assert plane.write(vault.prepare) == 0
@@ -261,9 +258,3 @@ def test_a_file_of_keys_that_cannot_be_removed_is_a_warning(plane: Plane, caplog
     (plane.folder / "keys" / "digits.json").mkdir(parents=True)
     plane.vault.remove_adopted(plane.folder)
     assert "keys that are kept elsewhere now, and cannot be removed" in caplog.text
-
-
-def test_an_endpoint_is_found_whatever_its_case(plane: Plane) -> None:
-    plane.put_endpoint()
-    assert plane.read(lambda tx: find_endpoint(tx, "DIGITS")) is not None
-    assert plane.read(lambda tx: find_endpoint(tx, "letters")) is None

@@ -151,6 +151,8 @@ def test_a_stream_that_is_gone_takes_nobody_with_it(capsys: pytest.CaptureFixtur
         f"GET https://gateway/score?code={KEY}&x=1",
         f"https://gateway/?a=1&access_token={KEY}",
         f"token {TOKEN} was refused",
+        f"token igm_{KEY} was refused",
+        f"https://gateway/blob/c/x?sv=1&sig={KEY}",
         f"Authorization:\r\n Bearer {KEY}",
     ],
 )

@@ -12,6 +12,8 @@ from gateway.controlplane.rollout.document import RolloutYaml
 from gateway.controlplane.rollout.runner import Rollouts, steady
 from gateway.controlplane.rollout.state import Move, RolloutStatus
 from gateway.controlplane.rollout.view import describe
+from gateway.controlplane.rollout.world import EndpointNow
+from gateway.controlplane.store.errors import StoreBusy
 from gateway.errors import Code, Problem
 from tests.support.rollouts import START_S, Behaviour, SimulatedWorld, rollout
 
@@ -426,6 +428,39 @@ def test_traffic_that_is_not_as_expected_at_the_last_moment_pauses() -> None:
         await rollouts.tick()
         assert world.state().status is RolloutStatus.PAUSED
         assert world.traffic == {"blue": 20, "green": 80}
+
+    asyncio.run(scene())
+
+
+def test_while_the_store_is_away_a_rollout_waits_says_so_once_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Forgetful(SimulatedWorld):
+        is_away = False
+
+        async def look(self, endpoint: str) -> EndpointNow | None:
+            if self.is_away:
+                raise StoreBusy("the database is away")
+            return await super().look(endpoint)
+
+    async def scene() -> None:
+        world = Forgetful()
+        rollouts = world.rollouts()
+        await begin(world, rollouts, 5)
+        world.is_away = True
+        await world.live(rollouts, 50)
+        view = rollouts.view("e1")
+        assert view is not None
+        assert view.doing == "the database is away"
+        assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == [
+            "rollout r1 of endpoint e1 waits: the database is away"
+        ]
+        world.is_away, world.refuse = False, StoreBusy("the database is away again")
+        await world.live(rollouts, 10)
+        view = rollouts.view("e1")
+        assert view is not None
+        assert view.doing.endswith(": the database is away again")
+        world.refuse = None
+        await world.live(rollouts, 200)
+        assert world.state().status is RolloutStatus.SUCCEEDED
 
     asyncio.run(scene())
 
