@@ -26,6 +26,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ log = logging.getLogger(__name__)
 MAIN = "import sys; sys.path.insert(0, {lib!r}); from igw_worker.main import main; main()"
 SLOTS_MAX = 1024
 LOOK_EVERY_S = 0.25
-# The scorer reports a hung worker one second after the deadline; this is for those whose scorer died.
-HUNG_AFTER_S = 1.3
+# The scorer reports a hung worker half a second after its deadline; this is for those whose scorer died.
+HUNG_AFTER_S = 0.75
 STILL_AFTER_S = 1.0
 FREEZE_LOOKS = 50
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
@@ -162,6 +163,7 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._control: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._pipe: asyncio.ReadTransport | None = None
         self._still_since_s = 0.0
         self._looking = asyncio.Lock()
 
@@ -223,7 +225,7 @@ class Worker:
         self.signal(signal.SIGKILL)
         if self._process is not None:
             await self._process.wait()
-            await self._bury()
+        await self._bury()
 
     async def look(self, hung_after_s: float) -> None:
         """End it if it hangs, stands still or holds too much. One look at a time."""
@@ -258,6 +260,13 @@ class Worker:
         ours.setblocking(False)
         events, self._control = await asyncio.open_unix_connection(sock=ours, limit=EVENT_BYTES_MAX)
         plan_fd = os.memfd_create("plan", os.MFD_CLOEXEC)
+        # Not asyncio's own pipe: with that, a process has not ended before everything that it started has.
+        read_fd, output_fd = os.pipe()
+        output = asyncio.StreamReader()
+        self._pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            partial(asyncio.StreamReaderProtocol, output), os.fdopen(read_fd, "rb", 0)
+        )
+        self._reading = asyncio.create_task(self._keep_output(output))
         try:
             with theirs:
                 os.write(plan_fd, json.dumps(self._plan(theirs.fileno())).encode())
@@ -265,14 +274,14 @@ class Worker:
                     *(sys.executable, "-I", "-S", str(Path(launcher.__file__)), str(plan_fd)),
                     pass_fds=(*self._sockets.of_worker(), theirs.fileno(), plan_fd),
                     stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.STDOUT,
+                    stdout=output_fd,
+                    stderr=output_fd,
                     env={},
                     start_new_session=True,
                 )
         finally:
             os.close(plan_fd)
-        self._reading = asyncio.create_task(self._keep_output(self._process))
+            os.close(output_fd)
         return events
 
     def _plan(self, control_fd: int) -> dict[str, Any]:
@@ -333,10 +342,9 @@ class Worker:
         text = f"the worker process ended with {how} before init() of the scoring script was through"
         raise CrewFailed("WorkerEnded", text, log=self._tail())
 
-    async def _keep_output(self, process: asyncio.subprocess.Process) -> None:
+    async def _keep_output(self, output: asyncio.StreamReader) -> None:
         """What it prints, no faster than a disk should have to take it: a flood slows its writer down."""
-        assert process.stdout is not None
-        while data := await process.stdout.read(OUTPUT_CHUNK):
+        while data := await output.read(OUTPUT_CHUNK):
             self.log.write(data)
             if len(data) >= OUTPUT_CHUNK // 2:
                 await asyncio.sleep(len(data) / OUTPUT_BYTES_PER_S)
@@ -356,6 +364,8 @@ class Worker:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
+        if self._pipe is not None:
+            self._pipe.close()
         if self._control is not None:
             self._control.close()
 

@@ -31,7 +31,7 @@ from gateway.controlplane.apply import (
     report,
     settle,
 )
-from gateway.controlplane.assets import LOCAL
+from gateway.controlplane.assets import LOCAL, folder_of
 from gateway.controlplane.authorize import FOLDER, Actor
 from gateway.controlplane.book import refuse_never_ready
 from gateway.controlplane.documents import DocumentError, from_builtins, to_builtins
@@ -296,7 +296,12 @@ def _with_origin(one: Wanted, sources: Mapping[str, Path]) -> Wanted:
     source = sources.get(entry.sha256)
     if source is None:
         return one
-    return replace(one, document=msgspec.structs.replace(one.document, path=f"{LOCAL}{source}"))
+    # A folder stays one: a script finds its model by the folder's name.
+    folder = source.parents[entry.path.count("/")]
+    origin = folder if folder.name == folder_of(one.document.path, one.files) else source
+    if origin is source and not entry.path.endswith(".onnx"):
+        return one
+    return replace(one, document=msgspec.structs.replace(one.document, path=f"{LOCAL}{origin}"))
 
 
 @dataclass(slots=True)

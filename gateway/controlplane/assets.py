@@ -44,6 +44,12 @@ def address_of(document: msgspec.Struct) -> str:
             return ""
 
 
+def folder_of(address: str, files: Sequence[AssetFile]) -> str:
+    """The name of the folder that an address means, which scripts see; "" where it means one file."""
+    is_file = len(files) == 1 and f"/{address}".endswith(f"/{files[0].path}")
+    return "" if is_file else address.rstrip("/").rpartition("/")[2]
+
+
 def local_path(address: str, folders: Sequence[str], may_read_all: bool) -> Path | None:
     """The local file or folder that a file:// address means; None for other addresses. Errors: Problem."""
     if not address.startswith(LOCAL):

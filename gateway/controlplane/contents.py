@@ -25,7 +25,7 @@ import msgspec
 
 from gateway.controlplane.apply import Wanted
 from gateway.controlplane.arm.ids import is_asset_reference
-from gateway.controlplane.assets import DATASTORE, LOCAL
+from gateway.controlplane.assets import DATASTORE, LOCAL, folder_of
 from gateway.controlplane.documents import normal_form, to_builtins
 from gateway.controlplane.folder import Folder, FolderDocument
 from gateway.controlplane.model_files import ModelFileError, model_of
@@ -75,9 +75,11 @@ def resolve(folder: Folder, root: Path | None = None) -> Resolved:
     return resolving.result
 
 
-def content_name(files: Sequence[AssetFile]) -> str:
-    """The name of an asset that has none, of names and contents: a model finds its external data by name."""
-    lines = "".join(f"{one.sha256} {one.path}\n" for one in files)
+def content_name(files: Sequence[AssetFile], folder: str = "") -> str:
+    """The name of an asset that has none, of names and contents: a model finds its external data by name, a script
+    its model by the name of its folder."""
+    above = f"{folder}/" if folder else ""
+    lines = "".join(f"{one.sha256} {above}{one.path}\n" for one in files)
     return hashlib.sha256(lines.encode()).hexdigest()[:32]
 
 
@@ -132,12 +134,13 @@ class _Resolving:
         if given is None or (isinstance(given, str) and is_asset_reference(given)):
             return given
         inline = given if isinstance(given, ModelYaml) else ModelYaml(path=given)
-        key = "model" if isinstance(given, str) else "model.path"
+        key, folder = "model" if isinstance(given, str) else "model.path", ""
         try:
             if isinstance(document, OnlineDeploymentYaml) and document.code_configuration is None:
                 files, address = self._onnx(given, source.place.file.parent)
             else:
                 files, address = self._below(inline.path, source)
+                folder = folder_of(address, files)
         except ModelFileError as error:
             source.place.blame(error.key, error.text)
             return given
@@ -150,7 +153,7 @@ class _Resolving:
         for name in ("description", "tags", "properties", "stage"):
             if getattr(inline, name):
                 source.place.note(f"model.{name}", "is not kept; give the model a document of its own, and its name")
-        name = content_name(files)
+        name = content_name(files, folder)
         model = ModelYaml(name=name, version="1", type=inline.type, path=address, is_anonymous=True)
         self._want(Kind.MODEL, model, files, source.place.label)
         return f"azureml:{name}:1"
@@ -245,8 +248,10 @@ class _Resolving:
 
     def _address(self, path: Path, files: Sequence[AssetFile]) -> str:
         if self._root is None:
-            return f"{LOCAL}{path.absolute()}"
-        name = f"/{path.name}" if len(files) == 1 and not path.is_dir() else ""
+            return f"{LOCAL}{os.path.normpath(path.absolute())}"
+        # Of a model with external data no file stands for the whole.
+        has_name = len(files) == 1 or path.is_dir()
+        name = f"/{Path(os.path.normpath(path)).name}" if has_name else ""
         return f"azureml://datastores/{DATASTORE}/paths/{UPLOADS}/{content_name(files)}{name}"
 
     def _file(self, path: Path, name: str) -> AssetFile:

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.controlplane import rules
 from gateway.controlplane.arm.ids import is_asset_reference
-from gateway.controlplane.assets import address_of
+from gateway.controlplane.assets import address_of, folder_of
 from gateway.controlplane.documents import from_builtins
 from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.model_files import ModelFileError, ModelReference, entry_of, reference_of
@@ -108,9 +108,7 @@ def asset_tree(kind: Kind, reference: str, find: FindAsset) -> Tree:
     document = from_builtins(kind, found.document)
     files = tuple((file.path, file.sha256, file.size_bytes) for file in found.files)
     called = f"azureml:{found.parent_name}:{found.name}"
-    address = address_of(document)
-    single = len(files) == 1 and (address.endswith(f"/{files[0][0]}") or address == files[0][0])
-    folder = "" if single else address.rstrip("/").rpartition("/")[2]
+    folder = folder_of(address_of(document), found.files)
     environment = ScriptEnvironment(reference=called, document=found.document, files=files)
     if kind is not Kind.ENVIRONMENT:
         environment = ScriptEnvironment()

@@ -123,8 +123,11 @@ class Scoring:
     def preflight(self, target: Target, headers: Sequence[tuple[bytes, bytes]]) -> Reply | None:
         """The answer to a browser's OPTIONS where the script allows pages of other origins, which takes neither
         credentials nor a worker; None where it is a request as any other."""
-        endpoint = target.endpoint
-        wanted = dict(headers).get(b"azureml-model-deployment", b"").decode("latin-1")
+        endpoint, asked = target.endpoint, dict(headers)
+        if b"authorization" in asked and b"access-control-request-method" not in asked:
+            # No browser's question; it may be one for the script.
+            return None
+        wanted = asked.get(b"azureml-model-deployment", b"").decode("latin-1")
         try:
             # Not a turn of the traffic, which requests take.
             deployment = endpoint.choose(wanted)[0] if wanted else endpoint.heaviest()

@@ -84,12 +84,13 @@ def headers_of_answer(answer: ScriptAnswer) -> list[Header]:
 
 
 def preflight(script: ScriptSpec, headers: Iterable[Header]) -> list[Header]:
-    """The answer to a browser that asks whether a page of another origin may score here."""
+    """The answer to a browser that asks whether a page of another origin may score here. Origins are names or "*":
+    a pattern would be the user's own code, as it may take for ever, and none of that runs in this process."""
     asked = dict(headers)
     origin = asked.get(b"origin", b"").decode("latin-1")
     if "*" in script.cors_origins:
         lines = [(b"access-control-allow-origin", b"*")]
-    elif origin in script.cors_origins:
+    elif origin.lower() in [one.lower() for one in script.cors_origins]:
         lines = [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
     else:
         return [(b"vary", b"Origin")]

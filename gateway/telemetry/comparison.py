@@ -1,8 +1,8 @@
 """How the copies that a mirror's target answered compare with the live answers: counted, and told in its status.
 
 Each copy ends in one of two ways: compared whole, or counted under one of SKIPPED. One of UNLIKE says that some
-output could not be compared; what could be is counted all the same. `script`: a scoring script answered one of the two,
-and has no outputs.
+output could not be compared; what could be is counted all the same. `script`: a scoring script answered one of the
+two, and has no outputs.
 Units: differences of values in the outputs' own; of times in nanoseconds, the copy's minus the live request's, so
 above 0 the target is slower. An upper edge belongs to its bucket.
 Why no sums of the differences of values: sums of doubles depend on their order, and scorers' must add up exactly.

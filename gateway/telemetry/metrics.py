@@ -213,7 +213,7 @@ TABLE: tuple[Row, ...] = (
         kind="counter",
         help="Copies that were not compared with the live answer, or not whole, by reason: dropped, failed, "
         "live_failed (there was no live answer), names, datatype, shape (an output is not like the live one), "
-        "too_large (not one row is within bounds), error.",
+        "too_large (not one row is within bounds), script (a scoring script answered, which has no outputs), error.",
         labels=(*_ONE, "reason"),
     ),
     Row(

@@ -46,7 +46,7 @@ from runtimes.script.worker_lib.igw_worker import wire
 log = logging.getLogger(__name__)
 
 # How long after its deadline a run may go on before its worker is reported: most end by themselves meanwhile.
-RECYCLE_AFTER_NS = 1_000_000_000
+RECYCLE_AFTER_NS = 500_000_000
 # After a worker's death: what it took and could not announce any more is known by then.
 LOST_AFTER_NS = 1_000_000_000
 # So many frames are read in one turn of the loop, so that others get theirs.

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from gateway import crew as crew_module
 from gateway.crew import Crew, CrewFailed, CrewSpec, sandboxed, worker_environment
 from gateway.crews import Crews
 from tests.support.crews import ECHO, Pool, crew_spec, pool, until
@@ -36,6 +35,13 @@ def run(raw):
         "umask": os.umask(0),
     }
 """
+
+
+def breakable(flag: Path, then: str) -> str:
+    """A script whose init() fails while there is such a file."""
+    return (
+        f"import os\ndef init():\n    assert not os.path.exists({str(flag)!r}), 'broken'\ndef run(raw):\n    {then}\n"
+    )
 
 
 def told(spec: CrewSpec, story: Callable[[Pool], Awaitable[None]], scorers: int = 1) -> None:
@@ -70,9 +76,7 @@ def test_any_scorer_reaches_any_idle_worker(tmp_path: Path) -> None:
     told(crew_spec(tmp_path, ECHO, workers=2), story, scorers=2)
 
 
-def test_a_worker_sees_nothing_of_the_gateway_and_is_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_sees_nothing_of_the_gateway_and_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_MASTER_KEY", "secret")
     spec = crew_spec(
         tmp_path,
@@ -117,7 +121,11 @@ def test_a_worker_sees_nothing_of_the_gateway_and_is_bounded(
     [
         ("def run(raw):\n    return 1\n", "UserScriptFunctionNotFound", "init"),
         ("import nothing_like_this\n", "UserScriptImportError", "nothing_like_this"),
-        ("def init():\n    raise ValueError('no model')\ndef run(raw):\n    pass\n", "UserScriptInitFailed", "no model"),
+        (
+            "def init():\n    raise OSError('no model')\ndef run(raw):\n    pass\n",
+            "UserScriptInitFailed",
+            "no model",
+        ),
         ("def init():\n    import os\n    os._exit(9)\ndef run(raw):\n    pass\n", "WorkerEnded", "exit status 9"),
         (
             "def init():\n    import ctypes\n    ctypes.string_at(0)\ndef run(raw):\n    pass\n",
@@ -149,7 +157,7 @@ def test_an_interpreter_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_a_sandbox_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module.shutil, "which", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert failure(crew_spec(tmp_path, ECHO, sandbox="bwrap")).code == "SandboxMissing"
 
 
@@ -185,7 +193,7 @@ def test_a_pool_grows_and_shrinks_and_keeps_who_stays(tmp_path: Path) -> None:
 
 def test_a_growth_that_fails_leaves_the_pool_as_it_was(tmp_path: Path) -> None:
     flag = tmp_path / "broken"
-    script = f"import os\ndef init():\n    assert not os.path.exists({str(flag)!r}), 'broken'\ndef run(raw):\n    return 1\n"
+    script = breakable(flag, "return 1")
 
     async def story(made: Pool) -> None:
         flag.touch()
@@ -198,7 +206,9 @@ def test_a_growth_that_fails_leaves_the_pool_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_stop_lets_what_runs_end_and_a_grace_that_is_over_does_not(tmp_path: Path) -> None:
-    script = "import json, time\ndef init():\n    pass\ndef run(raw):\n    time.sleep(json.loads(raw))\n    return 1\n"
+    script = (
+        "import json, time\ndef init():\n    pass\ndef run(raw):\n    time.sleep(json.loads(raw))\n    return 1\n"
+    )
 
     async def story(made: Pool) -> None:
         short, long = made.send(0.4), made.send(30)
@@ -215,9 +225,7 @@ def test_a_stop_lets_what_runs_end_and_a_grace_that_is_over_does_not(tmp_path: P
 
 def test_one_that_cannot_come_back_is_tried_again_and_a_stop_does_not_wait_for_it(tmp_path: Path) -> None:
     flag = tmp_path / "broken"
-    script = (
-        f"import os\ndef init():\n    assert not os.path.exists({str(flag)!r}), 'broken'\ndef run(raw):\n    os._exit(1)\n"
-    )
+    script = breakable(flag, "os._exit(1)")
 
     async def story(made: Pool) -> None:
         flag.touch()
@@ -303,7 +311,7 @@ def test_nothing_a_script_writes_to_its_control_socket_is_believed_unseen(tmp_pa
         "import json, os\n"
         "def main():\n"
         "    fd = json.loads(os.environ['IGW_WORKER_CONFIG'])['control_fd']\n"
-        "    os.write(fd, b'nonsense\\n[1]\\n{}\\n{\"event\": 7}\\n{\"event\": \"ready\", \"swagger\": 3}\\n')\n"
+        '    os.write(fd, b\'nonsense\\n[1]\\n{}\\n{"event": 7}\\n{"event": "ready", "swagger": 3}\\n\')\n'
         "    os.read(fd, 100)\n"
     )
     spec = crew_spec(tmp_path, ECHO, worker_lib=tmp_path / "lib")

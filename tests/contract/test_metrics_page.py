@@ -332,7 +332,7 @@ def test_the_number_of_series_is_bounded() -> None:
         own = _series(deployments) - alone
         assert own <= 140 * deployments
         assert _series(deployments, triton_aliases=True) - alone - own == 13 * deployments
-        assert _series(deployments, are_targets=True) - alone - own == 40 * deployments
+        assert _series(deployments, are_targets=True) - alone - own == 41 * deployments
     assert _series(0, gpus=8) - alone == 3 * 8
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.script_worker import Worker, write_script
+from tests.support.script_worker import Worker, value_of, write_script
 
 pytest.importorskip("inference_schema", reason="the inference-schema package is not installed")
 pytest.importorskip("pandas", reason="the pandas package is not installed")
@@ -39,9 +39,9 @@ def test_decorated_parameters_are_taken_by_name_and_converted(tmp_path: Path) ->
         swagger = worker.event()["swagger"]
         frame = worker.call(json.dumps({**ROWS, "factor": 3, "more": None}).encode(), headers=JSON)
         assert frame.head["status"] == 200, worker.logged()
-        told = json.loads(frame.body)
+        told = value_of(frame)
         assert told == {"types": ["ndarray", "DataFrame", "int"], "sum": 30.0, "a": [5], "x": "1"}
-        assert json.loads(worker.call(json.dumps(ROWS).encode(), headers=JSON).body)["sum"] == 100.0
+        assert value_of(worker.call(json.dumps(ROWS).encode(), headers=JSON))["sum"] == 100.0
     takes = json.loads(swagger["2"])["definitions"]["ServiceInput"]
     assert set(takes["properties"]) >= {"rows", "frame", "factor"}
     assert takes["example"]["rows"] == [[1.0, 2.0]]
@@ -62,7 +62,7 @@ def test_what_does_not_fit_the_schema_is_refused(tmp_path: Path) -> None:
         for body, headers, status, message in cases:
             frame = worker.call(body, headers=headers)
             assert (frame.head["status"], frame.head["failed"]) == (status, False)
-            assert json.loads(frame.body) == {"message": message}
+            assert value_of(frame) == {"message": message}
         assert worker.call(b'{"rows"', headers=JSON).head["status"] == 400
         # A value of the wrong type is met within the decorators, which are the script's.
         assert worker.call(b'{"rows": 1, "frame": 5}', headers=JSON).head["status"] == 500

@@ -452,7 +452,10 @@ def test_a_browser_may_ask_without_credentials_where_origins_are_allowed(way: st
             unknown = await client.options(SCORE, headers={"azureml-model-deployment": "red"})
             refusal(unknown, 401, "unauthenticated")
             refusal(await client.post(SCORE, content=b"x"), 401, "unauthenticated")
+            assert (await client.options(SCORE)).status_code == 200
             assert door.workers["blue"].asked == []
+            by_hand = await client.options(SCORE, headers={"authorization": BEARER})
+            assert seen(by_hand)["method"] == "OPTIONS"
 
     run(main())
 
@@ -460,7 +463,8 @@ def test_a_browser_may_ask_without_credentials_where_origins_are_allowed(way: st
 def test_any_origin_may_be_allowed(way: str) -> None:
     async def main() -> None:
         async with open_door(way, parts={"blue": Part(script=echo, cors_origins=("*",))}) as (_, client):
-            headers = {"origin": "https://a.example", "access-control-request-headers": "x;y"}
+            headers = {"origin": "https://a.example", "access-control-request-method": "POST"}
+            headers["access-control-request-headers"] = "x;y"
             answer = await client.options(SCORE, headers=headers)
             assert answer.headers["access-control-allow-origin"] == "*"
             assert "access-control-allow-headers" not in answer.headers

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.script.worker_lib.igw_worker import wire
-from tests.support.script_worker import PATIENCE_S, Worker, headers_of, write_script
+from tests.support.script_worker import PATIENCE_S, Worker, headers_of, value_of, write_script
 
 ECHO = """
     import json
@@ -37,12 +37,12 @@ def test_a_plain_script_is_asked_and_answers(tmp_path: Path) -> None:
         assert frame.head["status"] == 200
         assert frame.head["failed"] is False
         assert frame.head["ms"] >= 0
-        assert json.loads(frame.body) == {"type": "str", "raw": "größer", "calls": 1}
+        assert value_of(frame) == {"type": "str", "raw": "größer", "calls": 1}
         headers = headers_of(frame)
         assert headers["content-type"] == "application/json"
         assert headers["x-ms-run-function-failed"] == "False"
         assert headers["x-ms-server-version"] == "test/1"
-        assert json.loads(worker.call(b"two").body)["calls"] == 2
+        assert value_of(worker.call(b"two"))["calls"] == 2
         log = worker.wait_for_log("POST /score 200")
         assert f"[{worker.process.pid}] azmlinfsrv - POST /score?x=1 200 " in log
         assert worker.stop() == 0
@@ -54,7 +54,7 @@ def test_large_bodies_travel_both_ways(tmp_path: Path) -> None:
         worker.ready()
         body = b"a" * 3_000_000
         frame = worker.call(body)
-        assert json.loads(bytes(frame.body))["raw"] == body.decode()
+        assert value_of(frame)["raw"] == body.decode()
         assert worker.call(b"\xff").head["status"] == 400
         assert worker.call(b"\xff" * 100_000).head["status"] == 400
 
@@ -90,7 +90,7 @@ def test_a_request_past_its_deadline_is_not_run(tmp_path: Path) -> None:
         worker.ask(b"late", request_id=9, deadline_ns=time.monotonic_ns() - 1)
         frame = worker.next()
         assert (frame.kind, frame.request_id) == (wire.EXPIRED, 9)
-        assert json.loads(worker.call(b"x").body)["calls"] == 1
+        assert value_of(worker.call(b"x"))["calls"] == 1
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_failures_of_run_are_answers_and_the_worker_goes_on(tmp_path: Path) -> N
             frame = worker.call(body)
             assert (frame.head["status"], frame.head["failed"]) == (500, True)
             says = "An unexpected error occurred in scoring script. Check the logs for more info."
-            assert json.loads(frame.body) == {"message": says}
+            assert value_of(frame) == {"message": says}
         assert worker.call(b"object").head["status"] == 500
         big = worker.call(b"big")
         assert big.head["status"] == 500
-        assert "at most 1000" in json.loads(big.body)["message"]
+        assert "at most 1000" in value_of(big)["message"]
         headers = worker.call(b"headers")
         assert headers.head["status"] == 500
-        assert json.loads(worker.call(b"fine").body) == {}
+        assert value_of(worker.call(b"fine")) == {}
         assert "ValueError: secret detail" in worker.logged()
         assert "Object of type object is not JSON serializable" in worker.logged()
 
@@ -199,7 +199,7 @@ def test_a_scoring_timeout_interrupts_run(tmp_path: Path) -> None:
         worker.ready()
         frame = worker.call(b"30")
         assert frame.head["status"] == 500
-        assert json.loads(frame.body) == {"message": "Scoring timeout after 50 ms"}
+        assert value_of(frame) == {"message": "Scoring timeout after 50 ms"}
         assert worker.call(b"0").head["status"] == 200
 
 
@@ -345,7 +345,7 @@ def test_neighbours_of_the_script_can_be_imported_and_dataclasses_work(tmp_path:
     write_script(tmp_path, script, "src/score.py")
     with Worker(tmp_path, script="src/score.py") as worker:
         worker.ready()
-        assert json.loads(worker.call(b"").body) == ["top", "near", True, str(tmp_path)]
+        assert value_of(worker.call(b"")) == ["top", "near", True, str(tmp_path)]
 
 
 def test_strange_frames_on_the_work_socket_are_dropped(tmp_path: Path) -> None:

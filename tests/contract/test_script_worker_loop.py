@@ -1,18 +1,24 @@
-"""A worker's loop in the test's own process: what it is told stands in its sockets before it begins."""
+"""A worker's start and loop in the test's own process: what it is told stands in its sockets before it begins."""
 
 from __future__ import annotations
 
+import builtins
+import io
+import json
+import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from runtimes.script.worker_lib.igw_worker import main, wire
+from runtimes.script.worker_lib.igw_worker import main, state, wire
 from runtimes.script.worker_lib.igw_worker.host import ScriptHost
 from runtimes.script.worker_lib.igw_worker.logs import Prints
 from runtimes.script.worker_lib.igw_worker.script import UserScript
@@ -25,12 +31,15 @@ class Crew:
     """The other ends of a worker's sockets, and the worker."""
 
     def __init__(self, run: Any) -> None:
+        self.state = os.memfd_create("state")
         self.work, work = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.replies, replies = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control, control = socket.socketpair()
         config = main.Config(
             {
                 "worker": 4,
+                "state_fd": self.state,
+                "state_at": state.RECORD_BYTES * 4,
                 "code_dir": ".",
                 "scoring_script": "score.py",
                 "work_fd": work.detach(),
@@ -49,7 +58,7 @@ class Crew:
         wire.send(self.work, wire.REQUEST, request_id=7, head=HEAD, body=body, **frame)
 
     def replied(self) -> list[tuple[int, int]]:
-        found = []
+        found: list[tuple[int, int]] = []
         while True:
             try:
                 frame = wire.receive(self.replies)
@@ -60,10 +69,11 @@ class Crew:
             found.append((frame.kind, frame.head.get("status", 0)))
 
     def close(self) -> None:
-        for sock in (self.work, self.replies, self.control, self.config.work, self.config.control):
+        for sock in (self.work, self.replies, self.control):
             sock.close()
-        self.config.replies[0].close()
+        self.config.close()
         self.ending.close()
+        os.close(self.state)
 
 
 @pytest.fixture
@@ -99,13 +109,23 @@ def test_requests_are_answered_until_a_stop(crews: list[Crew]) -> None:
     crew.ask(b"last", deadline_ns=time.monotonic_ns() + 10**12)
     crew.ask(b"not taken")
     assert crew.worker.serve() == 0
-    assert crew.replied() == [
-        (wire.TAKEN, 0),
-        (wire.ANSWER, 200),
-        (wire.EXPIRED, 0),
-        (wire.TAKEN, 0),
-        (wire.ANSWER, 200),
-    ]
+    served = [(wire.TAKEN, 0), (wire.ANSWER, 200)]
+    assert crew.replied() == [*served, (wire.EXPIRED, 0), *served]
+
+
+def test_what_runs_is_noted_for_the_crew_while_it_runs(crews: list[Crew]) -> None:
+    crew: Crew
+    noted = []
+
+    def run(raw: str) -> None:
+        noted.append(state.read(crew.state, state.RECORD_BYTES * 4))
+
+    crew = crew_of(crews, run)
+    crew.ask(deadline_ns=2**62)
+    crew.work.shutdown(socket.SHUT_WR)
+    assert crew.worker.serve() == 0
+    assert noted == [(7, 2**62, 0)]
+    assert state.read(crew.state, state.RECORD_BYTES * 4) == (0, 0, 0)
 
 
 def test_a_stop_may_come_in_pieces_and_among_other_commands(crews: list[Crew]) -> None:
@@ -152,8 +172,6 @@ def test_an_orphan_gets_a_last_alarm_and_a_command_does_not_ring_it(
     def run(raw: str) -> str:
         if raw == "command":
             crew.control.sendall(b"{}\n")
-            assert not alarms
-            crew.control.sendall(b"{}\n")
         else:
             crew.control.close()
             until = time.monotonic() + 5
@@ -165,7 +183,6 @@ def test_an_orphan_gets_a_last_alarm_and_a_command_does_not_ring_it(
     crew.ending.watch()
     crew.ask(b"command")
     crew.ask(b"gone")
-    # The first command came while nothing ran, the second within run(): neither is the end.
     assert crew.worker.serve() == 0
     assert alarms == [main._ORPHAN_S]
 
@@ -216,3 +233,86 @@ def test_a_scorer_that_is_gone_or_never_reads_holds_nobody(
     other.control.sendall(STOP)
     other.work.shutdown(socket.SHUT_WR)
     assert other.worker.serve() == 0
+
+
+@pytest.fixture
+def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a start changes in its process, as it was before."""
+    monkeypatch.setattr("faulthandler.enable", lambda: None)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr(builtins, "print", builtins.print)
+    for name in ("meta_path", "path", "argv"):
+        monkeypatch.setattr(sys, name, list(getattr(sys, name)))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    loggers = [logging.getLogger(name) for name in ("", "azmlinfsrv")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGIO)}
+    yield
+    for logger, (found, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = found, propagate
+        logger.setLevel(level)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, Any], str]:
+    """Exit code, first event and log of a worker that is told to stop before it begins."""
+    text = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", text)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
+    for name in ("AML_APP_ROOT", "AZUREML_ENTRY_SCRIPT"):
+        monkeypatch.setenv(name, "given")
+    work, work_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control, control_end = socket.socketpair()
+    with work, control:
+        config = {
+            "worker": 0,
+            "code_dir": str(folder),
+            "scoring_script": "score.py",
+            "reply_fds": [],
+            "work_fd": work_end.detach(),
+            "control_fd": control_end.detach(),
+        }
+        monkeypatch.setenv("IGW_WORKER_CONFIG", json.dumps(config))
+        control.sendall(STOP)
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        with control.makefile("rb") as events:
+            return int(str(ended.value.code)), json.loads(events.readline()), text.getvalue()
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_start_tells_that_the_script_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "score.py").write_text("def init(): print('made')\ndef run(raw): pass")
+    code, event, log = started(tmp_path, monkeypatch)
+    assert (code, event["event"], event["pid"]) == (0, "ready", os.getpid())
+    assert set(event["swagger"]) == {"2", "3", "3.1"}
+    assert "azmlinfsrv.print - made" in log
+
+
+@pytest.mark.usefixtures("own_process")
+@pytest.mark.parametrize(
+    ("script", "environment", "logging_json", "code"),
+    [
+        ("def init(): 1 / 0\ndef run(raw): pass", {}, "", "UserScriptInitFailed"),
+        ("1 / 0", {}, "", "UserScriptImportError"),
+        ("", {}, "", "UserScriptFunctionNotFound"),
+        ("", {"SCORING_TIMEOUT_MS": "0"}, "", "BadArgument"),
+        ("", {}, "[", "BadArgument"),
+    ],
+)
+def test_a_start_that_fails_tells_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    environment: dict[str, str],
+    logging_json: str,
+    code: str,
+) -> None:
+    (tmp_path / "score.py").write_text(script)
+    if logging_json:
+        (tmp_path / "logging.json").write_text(logging_json)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ended, event, _ = started(tmp_path, monkeypatch)
+    assert (ended, event["event"], event["code"]) == (3, "failed", code)

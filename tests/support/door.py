@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -155,10 +156,11 @@ def keys() -> AuthSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One deployment: a model, or with `script` workers that run this function. With `is_held` nothing is run until
-    the test releases it."""
+    the test releases it. `pool`: the sockets of other workers, which are asked instead."""
 
     session: Callable[[], Session] = simulated
     script: Run | None = None
+    pool: Callable[[], tuple[socket.socket, socket.socket]] | None = None
     workers: int = 1
     swagger: Mapping[str, str] = field(default_factory=dict)
     cors_origins: tuple[str, ...] = ()
@@ -233,7 +235,7 @@ class Door:
         assert part.script is not None
         assert spec.script is not None
         workers = self.workers[spec.name] = Workers(part.script, part.workers, part.is_held)
-        work, replies = workers.sockets()
+        work, replies = part.pool() if part.pool is not None else workers.sockets()
         client = ScriptClient(
             spec=spec.script,
             scorer=0,

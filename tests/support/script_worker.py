@@ -38,6 +38,10 @@ def head(method: str = "POST", target: str = "/score", headers: Mapping[str, str
     return {"method": method, "target": target, "headers": lines, "request_id": "r", "client_request_id": ""}
 
 
+def sockets(kind: int) -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, kind)
+
+
 class Worker:
     """One worker of a pool, with the sockets of one scorer and its crew."""
 
@@ -52,11 +56,14 @@ class Worker:
         python: str = sys.executable,
         **config: Any,
     ) -> None:
-        pair = lambda kind: socket.socketpair(socket.AF_UNIX, kind)  # noqa: E731
         self.number = number
-        self.work, self.work_end = (pool.work, pool.work_end) if pool else pair(socket.SOCK_SEQPACKET)
-        self.replies, self.replies_end = (pool.replies, pool.replies_end) if pool else pair(socket.SOCK_SEQPACKET)
-        self.control, control_end = pair(socket.SOCK_STREAM)
+        self.work: socket.socket
+        self.work_end: socket.socket
+        self.replies: socket.socket
+        self.replies_end: socket.socket
+        self.work, self.work_end = (pool.work, pool.work_end) if pool else sockets(socket.SOCK_SEQPACKET)
+        self.replies, self.replies_end = (pool.replies, pool.replies_end) if pool else sockets(socket.SOCK_SEQPACKET)
+        self.control, control_end = sockets(socket.SOCK_STREAM)
         self.control.settimeout(PATIENCE_S)
         self.log = folder / f"worker-{number}.log"
         ends = (self.work_end, self.replies_end, control_end)
@@ -155,3 +162,8 @@ class Worker:
 def headers_of(frame: wire.Frame) -> dict[str, str]:
     lines: Sequence[tuple[str, str]] = frame.head["headers"]
     return dict(lines)
+
+
+def value_of(frame: wire.Frame) -> Any:
+    """An answer's body, as JSON."""
+    return json.loads(bytes(frame.body))

@@ -83,7 +83,7 @@ def test_content_is_uploaded_where_its_asset_says_that_it_is(tmp_path: Path) -> 
     (folder / "deep" / "er" / "x.bin").write_bytes(b"x")
     (folder / "deep" / "y.bin").write_bytes(b"y")
     found = sorted(path.split("/", 2)[2] for path in uploads_of(read(folder, folder).wanted).values())
-    assert found == ["er/x.bin", "m.onnx", "y.bin"]
+    assert found == ["deep/er/x.bin", "deep/y.bin", "m.onnx"]
     assert all(path.startswith("LocalUpload/") for path in uploads_of(read(folder, folder).wanted).values())
 
 

@@ -126,7 +126,25 @@ def test_for_another_machine_a_path_is_the_address_of_the_upload(tmp_path: Path)
     whole, single = read(folder, folder).wanted
     uploads = "azureml://datastores/workspaceblobstore/paths/LocalUpload"
     assert to_builtins(single.document)["path"] == f"{uploads}/{content_name(single.files)}/m.onnx"
-    assert to_builtins(whole.document)["path"] == f"{uploads}/{content_name(whole.files)}"
+    assert to_builtins(whole.document)["path"] == f"{uploads}/{content_name(whole.files)}/deep"
+
+
+@pytest.mark.parametrize("is_sent", [False, True], ids=["here", "elsewhere"])
+def test_a_scripts_model_keeps_the_name_of_its_folder(tmp_path: Path, is_sent: bool) -> None:
+    text = DEPLOYMENT + "code_configuration: {code: c, scoring_script: s.py}\n"
+    green = text.replace("blue", "green").replace("m.onnx", "m1/../m2")
+    folder = write(tmp_path, a=ENDPOINT, b=text.replace("m.onnx", "./m1"), d=green)
+    for path in ("c/s.py", "m1/in/w.bin", "m2/in/w.bin"):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).touch()
+
+    wanted = read(folder, folder if is_sent else None).wanted
+    models = [one for one in wanted if one.ref.kind is Kind.MODEL]
+
+    # Equal content under another name is another model.
+    assert [to_builtins(one.document)["path"].rpartition("/")[2] for one in models] == ["m1", "m2"]
+    assert len({one.ref for one in models}) == 2
+    assert [file.path for one in models for file in one.files] == ["in/w.bin"] * 2
 
 
 @pytest.mark.parametrize("path", ["../out.onnx", "{outside}/out.onnx", "link.onnx", "../{name}/../out.onnx"])

@@ -56,6 +56,10 @@ class Config:
         if self.state >= 0:
             os.set_inheritable(self.state, False)
 
+    def close(self) -> None:
+        for sock in (self.work, self.control, *self.replies):
+            sock.close()
+
 
 def _socket(number: int) -> socket.socket:
     # The processes that a script starts shall not have them.
@@ -238,7 +242,7 @@ def main() -> None:
     except StartFailed as failed:
         _tell_failure(config, failed)
     code = worker.serve()
-    config.control.close()
+    config.close()
     sys.exit(code)
 
 
@@ -297,4 +301,5 @@ def _tell_failure(config: Config, failed: StartFailed) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        config.close()
         os._exit(START_FAILED)

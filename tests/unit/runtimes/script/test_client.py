@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -95,6 +95,15 @@ class Room:
         ends = status.succeeded + status.failed + status.expired + status.cancelled + status.closed
         assert status.accepted == ends + status.queued_items + status.in_flight_items
         assert len(self.replied) == len({id(one) for one in self.replied}) == ends - status.cancelled
+
+
+def is_blocked(room: Room) -> bool:
+    return room.client._is_blocked
+
+
+async def turns(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -356,7 +365,9 @@ def test_what_was_handed_over_before_something_that_was_taken_is_lost_though_the
 
 
 def test_an_unreadable_answer_fails_its_request_and_an_unreadable_frame_is_skipped(room: Room) -> None:
-    for head in ({}, {"status": 99}, {"status": 200, "ms": -1}, {"status": "x"}, {"status": 200, "headers": [1]}):
+    heads: list[dict[str, object]] = [{}, {"status": 99}, {"status": 200, "ms": -1}, {"status": "x"}]
+    heads.append({"status": 200, "headers": [1]})
+    for head in heads:
         request = room.send()
         serial = room.take()
         room.replies.send(b"nonsense")
@@ -402,7 +413,7 @@ def test_a_close_answers_everybody(room: Room) -> None:
 def test_when_the_kernel_is_full_requests_wait_and_go_on(room: Room) -> None:
     room.client.resize(1000)
     requests = []
-    while not room.client._is_blocked:
+    while not is_blocked(room):
         requests.append(room.send())
     waiting = room.send()
     assert not waiting.is_sent
@@ -415,7 +426,7 @@ def test_when_the_kernel_is_full_requests_wait_and_go_on(room: Room) -> None:
 def test_a_pool_that_is_gone_answers_unavailable(room: Room) -> None:
     room.work.close()
     request = room.send()
-    assert request.fault is None
+    assert room.replied == []
     room.scheduler.settle()
     assert isinstance(request.fault, Unavailable)
     room.replies.close()
@@ -483,16 +494,15 @@ def test_an_attached_client_is_woken_by_its_sockets_until_it_is_detached() -> No
         loop = asyncio.get_running_loop()
         room.client.attach(loop)
         room.client.resize(10_000)
-        while not room.client._is_blocked:
+        while not is_blocked(room):
             room.send()
         waiting = room.send()
         serials = []
         while (frame := room.receive()) is not None:
             serials.append(frame.request_id)
         wire.send(room.replies, wire.ANSWER, request_id=serials[0], head={"status": 200})
-        while not (room.replied and waiting.is_sent):
-            await asyncio.sleep(0)
-        while not room.client._is_blocked:
+        await turns(lambda: bool(room.replied and waiting.is_sent))
+        while not is_blocked(room):
             room.send()
         room.close()
         room.client.detach()
@@ -505,8 +515,7 @@ def test_when_workers_and_supervisor_are_gone_reading_stops() -> None:
         room = Room()
         room.client.attach(asyncio.get_running_loop())
         room.replies.close()
-        while room.client._loop is not None:
-            await asyncio.sleep(0)
+        await turns(lambda: room.client._loop is None)
         room.close()
 
     asyncio.run(story())

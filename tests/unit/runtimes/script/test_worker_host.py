@@ -67,6 +67,12 @@ def test_an_id_that_is_too_long_is_refused(name: str) -> None:
     assert host.handle(lines, b"").status == 200
 
 
+def test_what_does_not_fit_run_is_refused() -> None:
+    answer = host_of(lambda raw: raw).handle(head("PUT"), b"")
+    assert (answer.status, message(answer), answer.failed) == (405, "Method not allowed", False)
+    assert headers_of(answer)["x-ms-run-function-failed"] == "False"
+
+
 def test_an_exception_is_a_failure_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
     def run(raw: str) -> None:
         raise ValueError("secret")

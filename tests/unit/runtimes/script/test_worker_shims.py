@@ -84,6 +84,7 @@ def test_json_that_is_none_raises_or_is_silent() -> None:
         request.get_json(force=True)
     assert request.get_json(force=True, silent=True) is None
     assert AMLRequest().url == "https://localhost/score"
+    assert AMLRequest().content_length is None
 
 
 def test_a_multipart_form_has_fields_and_files(tmp_path: Path) -> None:
@@ -182,7 +183,10 @@ def test_a_response_can_be_changed() -> None:
     assert response.content_type == "application/xml"
     response.content_type = "text/plain"
     response.status = "404 Not Found"
-    assert (response.status_code, response.status, response.mimetype) == (404, "404", "text/plain")
+    assert (response.status_code, response.status, response.mimetype) == (404, "404 NOT FOUND", "text/plain")
+    response.status = 299
+    assert response.status == "299 UNKNOWN"
+    response.status_code = 404
     response.data = b"b"
     assert response.get_data(as_text=True) == "b"
     response.set_data("c")

@@ -162,8 +162,8 @@ class AMLRequest:
         return parse_options(self.content_type or "")[1]
 
     @property
-    def content_length(self) -> int:
-        return len(self._body)
+    def content_length(self) -> Optional[int]:
+        return len(self._body) if self._body or "content-length" in self.headers else None
 
     @property
     def cookies(self) -> Dict[str, str]:

@@ -6,6 +6,7 @@ Shapes: `message` is bytes, text or pieces of either; with `json_str` any JSON v
 """
 
 import json
+from http import HTTPStatus
 from typing import Any, Iterable, Mapping, Optional
 
 from .http import Headers
@@ -85,7 +86,10 @@ class AMLResponse:
 
     @property
     def status(self) -> str:
-        return str(self.status_code)
+        try:
+            return f"{self.status_code} {HTTPStatus(self.status_code).phrase.upper()}"
+        except ValueError:
+            return f"{self.status_code} UNKNOWN"
 
     @status.setter
     def status(self, value: Any) -> None:
