@@ -120,8 +120,8 @@ property: $(READY_TO_TEST)
 measured: $(READY_TO_TEST)
 	@rm -f .coverage .coverage.*
 	$(call phase,unit + contract + property,\
-		log=$$(mktemp); $(MEASURED) tests/property >"$$log" 2>&1 & other=$$!; \
-		first=0; $(MEASURED) tests/unit tests/contract || first=$$?; \
+		log=$$(mktemp); $(MEASURED) tests/unit tests/property >"$$log" 2>&1 & other=$$!; \
+		first=0; $(MEASURED) tests/contract || first=$$?; \
 		second=0; wait $$other || second=$$?; cat "$$log"; rm -f "$$log"; test $$first -eq 0 && test $$second -eq 0)
 
 coverage: measured
@@ -132,7 +132,7 @@ fault: $(READY_TO_TEST)
 	$(call phase,fault,$(PYTEST) tests/fault)
 
 e2e: $(READY_TO_TEST)
-	$(call phase,e2e,$(PYTEST) tests/e2e)
+	$(call phase,e2e,$(PYTEST) --numprocesses 2 --dist loadfile tests/e2e)
 
 gpu: $(READY_TO_TEST)
 	$(call phase,gpu,$(PYTEST) tests/gpu)

@@ -88,7 +88,7 @@ def _kill_notes(one: Document) -> str:
     listed = ", ".join(f"{name} {count}" for name, count in changes.items())
     return (
         f"{sum(changes.values())} changes were acknowledged ({listed}); {one['resumed']} operations were "
-        f"resumed by a start; {sum(doubts.values())} kills came between a request and its answer, of which "
+        f"resumed by a start; {sum(doubts.values())} requests had no answer when a kill came, of which "
         f"{doubts['doubts that had happened']} had happened and the rest had not, never half."
     )
 

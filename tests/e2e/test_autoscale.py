@@ -24,7 +24,7 @@ def score(client: httpx.Client) -> httpx.Response:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> GatewayProcess:
-    files = {
+    files: dict[str, str | bytes] = {
         "slow.onnx": slow_model(),
         "endpoint.yml": endpoint_yaml("scaled", traffic={"slow": 100}),
         "slow.yml": deployment_yaml(

@@ -157,7 +157,6 @@ class Changes(RuleBasedStateMachine):
         return self.plane.read(lambda tx: tx.operation(id_))
 
     def _rows(self) -> list[Any]:
-        self.plane.store.write = type(self.plane.store).write.__get__(self.plane.store)  # type: ignore[method-assign]
         return self.plane.read(
             lambda tx: [(one.ref, one.document, one.served, one.state) for kind in (E, D) for one in tx.find(kind)]
         )

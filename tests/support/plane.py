@@ -236,7 +236,8 @@ class Plane:
     # The store.
 
     def write(self, work: Callable[[Transaction], T]) -> T:
-        return self.run(self.store.write(work))
+        """Also while the gateway finds the store away."""
+        return self.run(Store.write(self.store, work))
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         return self.run(self.store.read(work))

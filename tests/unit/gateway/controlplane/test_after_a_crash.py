@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.controlplane import publisher
 from gateway.controlplane.documents import to_builtins
 from gateway.controlplane.reconcile import ChangeRefused
 from gateway.controlplane.state import StateError
 from gateway.controlplane.store.records import Operation, Ref, Resource, State, Status
 from gateway.errors import Problem
+from tests.support.applied import DEPLOYMENT, ENDPOINT, read, write
 from tests.support.plane import (
     Plane,
     deployment,
@@ -312,3 +315,52 @@ def test_refusals_at_a_start_are_what_the_publisher_says(plane: Plane, monkeypat
     monkeypatch.setattr(plane.publisher, "publish", refuse)
     with pytest.raises(ChangeRefused, match="nothing loads"):
         plane.start()
+
+
+# ---- what ends a scorer ----
+
+
+def test_a_model_that_ends_a_scorer_does_not_keep_the_gateway_from_starting(
+    plane: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane.serving()
+    plane.put_deployment("green")
+    # The first one that is loaded by itself is blue.
+    plane.scorers.dies = ["prepare", "load"]
+    plane.restart()
+    assert plane.scorers.dies == []
+    assert (plane.served(), plane.served("green")) == ("", "azureml:m:1")
+    found = plane.need(deployment_ref())
+    assert (found.state, found.reason) == (State.FAILED, "the scorer that loaded it ended before it was ready")
+    assert plane.need(deployment_ref("green")).state is State.SUCCEEDED
+    assert "deployment digits/blue is not served: the scorer that loaded it ended" in caplog.text
+    # Others change on, and a retry heals.
+    plane.put_endpoint("letters")
+    assert plane.put_deployment().resource.state is State.SUCCEEDED
+    plane.agree()
+
+
+def test_a_scorer_that_died_for_another_reason_costs_nothing(plane: Plane) -> None:
+    plane.serving()
+    plane.scorers.dies = ["prepare"]
+    plane.restart()
+    plane.agree()
+    assert plane.served() == "azureml:m:1"
+
+
+def test_a_folder_of_which_every_model_ends_a_scorer_is_refused(plane: Plane, tmp_path: Path) -> None:
+    folder = write(tmp_path / "folder", endpoint=ENDPOINT, blue=DEPLOYMENT)
+    plane.scorers.dies = ["prepare", "load"]
+    with pytest.raises(ChangeRefused, match="deployment digits/blue: the scorer that loaded it ended"):
+        plane.start(read(folder))
+
+
+def test_a_start_waits_for_a_scorer_that_is_being_replaced_and_not_for_ever(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "WHOLE_WITHIN_S", 0.01)
+    monkeypatch.setattr(publisher, "WHOLE_EVERY_S", 0.001)
+    plane.scorers.scorers[0].is_up = False
+    plane.run(plane.publisher.whole())
+    plane.scorers.scorers[0].is_up = True
+    plane.run(plane.publisher.whole())
