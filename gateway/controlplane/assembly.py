@@ -187,7 +187,7 @@ class ControlPlane:
         self._rollouts = rollouts = Rollouts(world, steady(time.time()))
         await rollouts.restore(await world.saved())
         self.control.run(rollouts.run())
-        self.control.run(Housekeeping(self.control, self._storage).run())
+        self.control.run(Housekeeping(self.control, self._storage, self.scripts).run())
         self.control.run(Scaler(self.control, collect, steady(0.0)).run())
 
     def app(self, operator: Operator, urls: Urls, version: str) -> ASGIApp:

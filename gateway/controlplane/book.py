@@ -20,6 +20,7 @@ from gateway.controlplane.authorize import Actor
 from gateway.controlplane.documents import DocumentError, from_builtins, normal_form, to_builtins
 from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.matching import ANY, Match
+from gateway.controlplane.reconcile import BAD_ARGUMENT
 from gateway.controlplane.steps import Step, asset_finder, called, endpoint_of, without_share
 from gateway.controlplane.store.records import (
     AssetFile,
@@ -368,12 +369,20 @@ class Book:
             )
         )
 
-    def end(self, tx: Transaction, operation: Operation, actor: Actor, status: Status, reason: str) -> None:
+    def end(
+        self,
+        tx: Transaction,
+        operation: Operation,
+        actor: Actor,
+        status: Status,
+        reason: str,
+        code: str = BAD_ARGUMENT,
+    ) -> None:
         ended = replace(
             operation,
             status=status,
             ended_at=self.now(),
-            error_code="BadArgument" if reason else "",
+            error_code=code if reason else "",
             error_message=reason,
         )
         tx.update_operation(ended)

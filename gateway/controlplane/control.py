@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -31,6 +31,7 @@ from gateway.controlplane.model_files import ModelFileError
 from gateway.controlplane.model_store import ModelChanged, ModelStore
 from gateway.controlplane.plan import Secrets
 from gateway.controlplane.publisher import Publisher
+from gateway.controlplane.reconcile import BAD_ARGUMENT, LoadRefused
 from gateway.controlplane.state import Keys, StateError
 from gateway.controlplane.steps import (
     REFUSALS,
@@ -79,6 +80,13 @@ class Accepted:
     resource: Resource
     operation: Operation | None
     created: bool
+
+
+class _Failure(NamedTuple):
+    """Why a change is not served, and what Azure calls that."""
+
+    reason: str
+    code: str
 
 
 class Control:
@@ -411,25 +419,30 @@ class Control:
         try:
             with self.operations.running(operation.action) as running:
                 before = self.loads()
-                reason = await self._publish(operation, steps)
-                if reason is None:
+                failure = await self._publish(operation, steps)
+                if failure is None:
                     await self._succeeded(operation, steps, actor, before)
                 else:
-                    await self._failed(operation, reason, actor, undo)
-                running.outcome = "succeeded" if reason is None else "failed"
+                    await self._failed(operation, failure.reason, actor, undo, failure.code)
+                running.outcome = "succeeded" if failure is None else "failed"
+        except Exception:
+            # A bug of ours: nobody awaits this task, so it is told here, and the operation ends all the same.
+            log.exception("operation %s could not be ended", operation.id)
+            await self._failed(operation, "the gateway failed; its log has the cause", actor, undo)
         finally:
             self.claims.free(operation.endpoint)
 
-    async def _publish(self, operation: Operation, steps: Sequence[Step]) -> str | None:
+    async def _publish(self, operation: Operation, steps: Sequence[Step]) -> _Failure | None:
         """Why it is not served; None: it is."""
         try:
             secrets = await self._secrets(operation, steps)
             await serve(self.publisher, steps, secrets)
         except (*REFUSALS, StoreBusy) as error:
-            return str(error) or type(error).__name__
+            code = error.code if isinstance(error, LoadRefused) else BAD_ARGUMENT
+            return _Failure(str(error) or type(error).__name__, code)
         except Exception as error:
             log.exception("operation %s failed", operation.id)
-            return f"the gateway failed: {type(error).__name__}; its log has the cause"
+            return _Failure(f"the gateway failed: {type(error).__name__}; its log has the cause", BAD_ARGUMENT)
         return None
 
     async def _secrets(self, operation: Operation, steps: Sequence[Step]) -> dict[str, Secrets]:
@@ -462,7 +475,9 @@ class Control:
             self.forget_failure(ref, is_gone=operation.action == "delete")
         log.info("%s: done", said_of(operation))
 
-    async def _failed(self, operation: Operation, reason: str, actor: Actor, undo: Undo = None) -> None:
+    async def _failed(
+        self, operation: Operation, reason: str, actor: Actor, undo: Undo = None, code: str = BAD_ARGUMENT
+    ) -> None:
         def write(tx: Transaction) -> None:
             if undo is not None:
                 undo(tx)
@@ -473,7 +488,7 @@ class Control:
                     tx.put(
                         replace(self.book.moved(found, State.FAILED, actor), reason=reason), expected=found.version
                     )
-            self.book.end(tx, operation, actor, Status.FAILED, reason)
+            self.book.end(tx, operation, actor, Status.FAILED, reason, code)
 
         await self.write_until_done(write)
         if operation.action in ("create", "update"):

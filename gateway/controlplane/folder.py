@@ -1,7 +1,8 @@
 """A folder of Azure ML YAML becomes documents, and all that shall be served or all the reasons why not.
 
 Which files: *.yml and *.yaml (any case) in the folder and one level down, hidden ones left out, in order of name;
-several documents a file; UTF-8 with or without a byte order mark. Conda files are left out with a note.
+several documents a file; UTF-8 with or without a byte order mark. Conda files that no environment names are left out
+with a note. YAML below a folder of code or of a model that a document names is theirs, unless it is a document of ours.
 Two steps: `read_documents_of` gives typed documents of every kind, `read_folder` what of them is served, with the
 rules over the whole. A reference to a registered asset cannot be looked up in a folder: it is noted.
 Bounds: 1000 files, 1 MB each; depth and expanded values as yaml_text.py says.
@@ -11,9 +12,11 @@ found and what would be accepted. Rules over all documents do not blame the abse
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,12 +26,13 @@ from gateway.controlplane.documents import document_type, normal_form
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind
 from gateway.controlplane.translate import deployment_of, endpoint_of, notes_of
-from gateway.controlplane.yaml_types import OnlineDeploymentYaml, OnlineEndpointYaml
+from gateway.controlplane.yaml_types import EnvironmentYaml, OnlineDeploymentYaml, OnlineEndpointYaml
 from gateway.resources import AssetModel, Deployment, Desired, Endpoint, Oidc
 from gateway.settings import Settings
 from gateway.yaml_text import TEXT_BYTES_MAX, Entries, Node, Scalar, read_documents
 
 FILES_MAX = 1000
+_PATH_MAX = 4096
 
 _KEPT = (
     "an online endpoint (name, auth_mode, traffic, ...), an online deployment (name, endpoint_name, model, ...), "
@@ -132,10 +136,42 @@ def joined(folder: Folder, options: FolderOptions) -> Desired:
 
 def read_documents_of(path: Path) -> Folder:
     """Every document below the folder, with its mistakes. Errors: FolderError where there is nothing to read."""
-    folder = Folder()
+    parts: list[tuple[Path, Folder]] = []
     for file in _files(path):
-        _read_file(folder, file, file.relative_to(path).as_posix())
+        part = Folder()
+        _read_file(part, file, file.relative_to(path).as_posix())
+        parts.append((file, part))
+    content = {one for _, part in parts for source in part.documents for one in _content_of(source)}
+    folder = Folder()
+    for file, part in parts:
+        # A document of ours is one wherever it lies.
+        if part.documents or not any(_normal(file).is_relative_to(one) for one in content):
+            folder.found += part.found
+            folder.is_complete = folder.is_complete and part.is_complete
     return folder
+
+
+def _content_of(source: FolderDocument) -> Iterator[Path]:
+    """Where a document says that its content is: the YAML in there is a script's, a model's or an environment's."""
+    document: Any = source.document
+    code, model = (getattr(document, key, None) for key in ("code_configuration", "model"))
+    environment = getattr(document, "environment", None)
+    if isinstance(document, EnvironmentYaml):
+        environment = document
+    texts = [getattr(code, "code", None), getattr(document, "path", None), getattr(model, "path", model)]
+    if isinstance(environment, EnvironmentYaml):
+        texts += [environment.conda_file, environment.build.path if environment.build is not None else None]
+    here = source.place.file.parent
+    for text in texts:
+        if isinstance(text, str) and text and len(text) < _PATH_MAX and "\0" not in text:
+            named = _normal(here / text)
+            # What names its own folder does not make itself unread.
+            if not _normal(source.place.file).is_relative_to(named):
+                yield named
+
+
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -186,7 +222,7 @@ def _read_document(folder: Folder, document: Node, file: Path, label: str, name:
     place = Place(file=file, label=name, document=document)
     words = kinds.kind_of(document)
     if words == kinds.CONDA:
-        place.note("channels, dependencies", "this looks like a conda file; it is not read")
+        place.note("channels, dependencies", "this looks like a conda file, which no environment names; it is not read")
         folder.found.append(FolderDocument(file=label, place=place))
     elif words in kinds.KEPT:
         kind = kinds.KEPT[words]

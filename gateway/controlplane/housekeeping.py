@@ -1,8 +1,8 @@
 """Housekeeping: what nothing refers to any more goes, an hour after the start and every hour from then on.
 
 What: uploads that became no asset, content without a name (blobs/collect.py), anonymous assets that no deployment
-names, and operations that ended long ago. All of it is written first and removed second, so a crash leaves too much,
-never too little.
+names, environments that no script deployment has, and operations that ended long ago. All of it is written first and
+removed second, so a crash leaves too much, never too little.
 Units: *_s seconds.
 """
 
@@ -19,6 +19,7 @@ from gateway.controlplane.blobs.refusals import Refusal
 from gateway.controlplane.blobs.storage import Storage
 from gateway.controlplane.control import OPERATIONS_KEPT_S, Control
 from gateway.controlplane.documents import DocumentError, from_builtins
+from gateway.controlplane.scripts import Scripts
 from gateway.controlplane.steps import claim_of, references
 from gateway.controlplane.store.database import StoreBusy
 from gateway.controlplane.store.records import ASSETS, Kind, Resource
@@ -37,11 +38,13 @@ class Housekeeping:
         self,
         control: Control,
         storage: Storage,
+        scripts: Scripts,
         limits: CollectLimits | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._control = control
         self._storage = storage
+        self._scripts = scripts
         self._limits = limits or CollectLimits()
         self._sleep = sleep
 
@@ -62,6 +65,10 @@ class Housekeeping:
         await self._control.store.write(lambda tx: tx.forget_operations(self._control.now() - OPERATIONS_KEPT_S))
         places = await self._control.store.read(named_places)
         collected = await collect(self._storage, places, self._limits)
+        wanted = await self._control.store.read(wanted_deployments)
+        environments = await self._scripts.collect(wanted)
+        if environments:
+            log.info("removed %d environments that no deployment has", environments)
         if forgotten or any((collected.blobs, collected.files, collected.blocks)):
             log.info(
                 "removed what nothing refers to: %d assets, %d uploaded files, %d contents",
@@ -88,6 +95,11 @@ def forget_anonymous(tx: Transaction, before: float, held: Collection[str] = ())
     for one in doomed:
         tx.delete(one.ref)
     return len(doomed)
+
+
+def wanted_deployments(tx: Transaction) -> set[str]:
+    """All of them, as "endpoint/deployment"."""
+    return {f"{one.ref.parent}/{one.ref.key}" for one in tx.find(Kind.ONLINE_DEPLOYMENT)}
 
 
 def named_places(tx: Transaction) -> list[Place]:

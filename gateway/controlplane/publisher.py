@@ -144,7 +144,7 @@ class Publisher:
             applied = await self._carry_out(spec, tolerate)
             self.desired, self.applied, self.revision = desired, applied, spec.revision
             self._rows, self._secrets, self.instances = rows, kept, instances
-            self._scripts.settle([name for name, _ in _scripts(desired) if name not in applied.failures])
+            self._scripts.settle({name: pool for name, pool in _pools(spec) if name not in applied.failures})
             await self._forget_models(spec)
         for name, reason in applied.failures.items():
             log.error("deployment %s failed to load and is not served: %s", name, reason)
@@ -292,6 +292,14 @@ def _scripts(desired: Desired) -> Iterator[tuple[str, Deployment]]:
     for key, deployment in desired.deployments.items():
         if deployment.script is not None:
             yield "/".join(key), deployment
+
+
+def _pools(spec: SnapshotSpec) -> Iterator[tuple[str, str]]:
+    """The pool of workers of each script deployment."""
+    for endpoint, one in spec.endpoints.items():
+        for key, deployment in one.deployments.items():
+            if deployment.script is not None:
+                yield f"{endpoint}/{key}", deployment.script.pool
 
 
 def _scaled(deployment: Deployment, instances: int | None) -> Deployment:

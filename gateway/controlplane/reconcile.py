@@ -42,11 +42,15 @@ class Prepares(Protocol):
     async def unload(self, name: str) -> None: ...
 
 
+# What Azure calls it where it has no better name.
+BAD_ARGUMENT = "BadArgument"
+
+
 class LoadRefused(Exception):
     """The deployment cannot be served, in one sentence; it is held aside nowhere. `is_scorer_lost`: a scorer died, so
     that another attempt may go better. `code`: what Azure calls such a failure."""
 
-    def __init__(self, reason: str, *, is_scorer_lost: bool = False, code: str = "BadArgument") -> None:
+    def __init__(self, reason: str, *, is_scorer_lost: bool = False, code: str = BAD_ARGUMENT) -> None:
         super().__init__(reason)
         self.is_scorer_lost = is_scorer_lost
         self.code = code

@@ -4,6 +4,7 @@ What: code and model become folders of content, the environment is built or foun
 `init()` has run; only then can the deployment be published. A crew serves for as long as what is published names its
 pool, and a little longer: until every request that it may have taken has its deadline behind it.
 Identity: a crew is kept while everything that its processes see is the same; a number of workers is not.
+An environment is kept for as long as a crew runs in it or is made for it, or a deployment that is wanted had it last.
 Errors: ScriptRefused, with the code that Azure gives such a failure.
 """
 
@@ -13,7 +14,8 @@ import asyncio
 import hashlib
 import itertools
 import logging
-from collections.abc import Collection, Coroutine
+from collections import Counter
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -26,13 +28,17 @@ from runtimes import ScriptSpec
 
 log = logging.getLogger(__name__)
 
+# What Azure calls what a crew says of itself.
+_CODES = {"WorkerEnded": "UserScriptInitFailed", "InitTimedOut": "ResourceNotReady", "SandboxMissing": "BadArgument"}
+
 
 class ScriptRefused(Exception):
-    """The script cannot be served; `code` is the operation's error code."""
+    """The script cannot be served; `code` is the operation's error code, `log` what its worker wrote last."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, log: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.log = log
 
 
 class Crews(Protocol):
@@ -56,6 +62,10 @@ class Environments(Protocol):
         """Errors: EnvironmentRefused."""
         ...
 
+    async def collect(self, in_use: Collection[str]) -> int:
+        """Remove all but these, by digest; how many went."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -73,6 +83,7 @@ class _Running:
     spec: ScriptSpec
     timeout_s: float
     trees: tuple[AssetModel, ...]
+    environment: str
 
 
 class Scripts:
@@ -90,6 +101,11 @@ class Scripts:
         self._served: dict[str, _Running] = {}
         self._ahead: dict[str, _Running] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        # Digests of environments: what crews run in, or are made for; and what each deployment had last.
+        self._held: Counter[str] = Counter()
+        self._had: dict[str, str] = {}
+        # Of deployments whose last crew could not be made ready: what it wrote, or why there is none.
+        self._last_words: dict[str, str] = {}
 
     def attach(self, crews: Crews) -> None:
         """Whoever runs the processes, which is made once the scorers are."""
@@ -102,9 +118,18 @@ class Scripts:
         identity = _identity(script)
         for found in (self._ahead.get(name), self._served.get(name)):
             if found is not None and found.identity == identity:
+                # Longer waits are for the requests of before and of now alike.
+                found.timeout_s = max(found.timeout_s, deployment.request_timeout_ms / 1000)
                 return await self._sized(found, deployment.workers)
         await self.forget(name)
-        running = await self._start(name, deployment, script, identity)
+        try:
+            running = await self._start(name, deployment, script, identity)
+        except ScriptRefused as error:
+            self._last_words[name] = error.log or str(error)
+            raise
+        self._last_words.pop(name, None)
+        # Another one may have been made meanwhile.
+        await self.forget(name)
         self._ahead[name] = running
         return running.spec
 
@@ -112,25 +137,41 @@ class Scripts:
         """End what was made ready and is not served."""
         running = self._ahead.pop(name, None)
         if running is not None:
-            await self._end(running, 0.0)
+            # Nobody knows it any more, so it ends even where nobody waits for that.
+            await asyncio.shield(self._background(self._end(running, 0.0)))
 
-    def settle(self, served: Collection[str]) -> None:
-        """These script deployments are published now, each with the crew that `ensure` gave last; others end."""
-        for name in served:
-            running = self._ahead.pop(name, None)
-            if running is not None:
+    def settle(self, served: Mapping[str, str]) -> None:
+        """The pools of all script deployments that are published now; those that were, and are not, end. What is made
+        ready for the next change meanwhile stays as it is."""
+        for name, pool in served.items():
+            ahead = self._ahead.get(name)
+            if ahead is not None and ahead.spec.pool == pool:
                 before = self._served.get(name)
-                self._served[name] = running
+                self._served[name] = self._ahead.pop(name)
                 if before is not None:
                     self._background(self._end(before, before.timeout_s))
         for name in [name for name in self._served if name not in served]:
             running = self._served.pop(name)
+            self._last_words.pop(name, None)
             self._background(self._end(running, running.timeout_s))
 
     def tail(self, name: str, lines: int) -> str | None:
-        """The last lines that the workers of a deployment wrote; None where it has none."""
+        """The last lines that the workers of a deployment wrote, those that could not start last; None where it has
+        none."""
         running = self._ahead.get(name) or self._served.get(name)
-        return self._crews.tail(running.spec.pool, lines) if running is not None else None
+        written = self._crews.tail(running.spec.pool, lines) if running is not None else ""
+        last = self._last_words.get(name)
+        if last is None:
+            return written if running is not None else None
+        return "\n".join(f"{written}\n{last}".strip("\n").splitlines()[-lines:]) if lines else ""
+
+    async def collect(self, wanted: Collection[str]) -> int:
+        """Remove the environments that nothing runs in, and that no wanted deployment had; how many went."""
+        self._had = {name: digest for name, digest in self._had.items() if name in wanted or self._runs(name)}
+        return await self._environments.collect({*(+self._held), *self._had.values()})
+
+    def _runs(self, name: str) -> bool:
+        return name in self._ahead or name in self._served
 
     async def close(self) -> None:
         for task in self._ending:
@@ -139,26 +180,28 @@ class Scripts:
 
     async def _sized(self, running: _Running, workers: int) -> ScriptSpec:
         if running.spec.workers != workers:
-            await self._crews.resize(running.spec.pool, workers)
+            try:
+                await self._crews.resize(running.spec.pool, workers)
+            except CrewFailed as error:
+                raise ScriptRefused(_CODES.get(error.code, error.code), str(error)) from error
             running.spec = replace(running.spec, workers=workers)
         return running.spec
 
     async def _start(self, name: str, deployment: Deployment, script: Script, identity: str) -> _Running:
-        environment = await self._environment(name, script)
         trees = tuple(_tree(one) for one in (script.code, script.model) if one is not None)
+        environment = await self._environment(name, script)
+        self._held[environment.digest] += 1
         for tree in trees:
             self._trees.hold(tree)
         try:
-            roots = [_root(tree, (await asyncio.to_thread(self._trees.take, tree)).path) for tree in trees]
+            roots = [await asyncio.to_thread(self._laid_out, tree) for tree in trees]
             spec = self._crew_spec(name, deployment, script, environment, roots)
             ready = await self._crews.start(spec)
         except CrewFailed as error:
-            for tree in trees:
-                self._trees.let_go(tree)
-            raise ScriptRefused(error.code, str(error)) from error
+            await self._let_go(trees, environment.digest)
+            raise ScriptRefused(_CODES.get(error.code, error.code), str(error), error.log) from error
         except BaseException:
-            for tree in trees:
-                self._trees.let_go(tree)
+            await self._let_go(trees, environment.digest)
             raise
         origins = script.variables.get("AML_CORS_ORIGINS", "")
         served = ScriptSpec(
@@ -167,7 +210,20 @@ class Scripts:
             swagger=ready.swagger,
             cors_origins=tuple(one.strip() for one in origins.split(",") if one.strip()),
         )
-        return _Running(identity=identity, spec=served, timeout_s=deployment.request_timeout_ms / 1000, trees=trees)
+        return _Running(
+            identity=identity,
+            spec=served,
+            timeout_s=deployment.request_timeout_ms / 1000,
+            trees=trees,
+            environment=environment.digest,
+        )
+
+    def _laid_out(self, tree: AssetModel) -> Path:
+        """The folder that holds all files of a tree. Blocks. Errors: ScriptRefused."""
+        entry = self._trees.take(tree).path
+        if not entry.exists():
+            raise ScriptRefused("BadArgument", f"the content of {tree.reference} cannot be read; register it again")
+        return entry.parents[len(PurePosixPath(tree.entry).parts) - 1]
 
     async def _environment(self, name: str, script: Script) -> Environment:
         def say(line: str) -> None:
@@ -177,6 +233,7 @@ class Scripts:
             found = await self._environments.get(script.environment, say)
         except EnvironmentRefused as error:
             raise ScriptRefused(error.code, str(error)) from error
+        self._had[name] = found.digest
         for note in found.notes:
             log.warning("environment of %s: %s", name, note)
         return found
@@ -219,15 +276,22 @@ class Scripts:
         )
 
     async def _end(self, running: _Running, after_s: float) -> None:
-        await self._crews.stop(running.spec.pool, after_s)
-        for tree in running.trees:
+        try:
+            await self._crews.stop(running.spec.pool, after_s)
+        finally:
+            await self._let_go(running.trees, running.environment)
+
+    async def _let_go(self, trees: tuple[AssetModel, ...], environment: str) -> None:
+        self._held[environment] -= 1
+        for tree in trees:
             self._trees.let_go(tree)
         await asyncio.to_thread(self._trees.keep_only, [])
 
-    def _background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _background(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+        return task
 
 
 def _identity(script: Script) -> str:
@@ -238,11 +302,8 @@ def _identity(script: Script) -> str:
 def _tree(given: AssetTree | LocalTree) -> AssetModel:
     """The files as one folder of content; a script never sees the content itself, for it may write."""
     assert isinstance(given, AssetTree), "what is served has been registered"
+    if not given.files:
+        raise ScriptRefused("BadArgument", f"{given.reference} holds no file here; accepted: what has been uploaded")
     prefix = f"{given.folder}/" if given.folder else ""
     files = tuple((f"{prefix}{path}", digest, size) for path, digest, size in given.files)
-    return AssetModel(reference=given.reference, files=files, entry=files[0][0] if files else "")
-
-
-def _root(tree: AssetModel, entry: Path) -> Path:
-    """The folder that holds all files of a tree."""
-    return entry.parents[len(PurePosixPath(tree.entry).parts) - 1]
+    return AssetModel(reference=given.reference, files=files, entry=files[0][0])

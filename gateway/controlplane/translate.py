@@ -19,6 +19,7 @@ from gateway.controlplane.model_files import ModelFileError, ModelReference, mod
 from gateway.controlplane.place import Place
 from gateway.controlplane.translate_script import Trees, script_of, unresolved_tree
 from gateway.controlplane.yaml_types import (
+    FOR_SCRIPTS,
     NOTED,
     BatchingYaml,
     DeploymentGatewayYaml,
@@ -132,15 +133,22 @@ def deployment_of(
 
 def notes_of(source: msgspec.Struct, path: str = "") -> Iterator[str]:
     """A sentence for each key that was given something and has no effect here."""
+    is_native = isinstance(source, OnlineDeploymentYaml) and source.code_configuration is None
     for one in struct_type(type(source)).fields:
         value = getattr(source, one.name)
-        said = description_of(one)
+        _, mark, why = _marked(description_of(one), is_native)
         inside = f"{path}.{one.encode_name}" if path else one.encode_name
-        if said.startswith(NOTED):
+        if mark:
             if value != default_of(one):
-                yield f"{inside}: {said[0].lower()}{said[1:].rstrip('.')}"
+                yield f"{inside}: {NOTED[0].lower()}{NOTED[1:]}{why.rstrip('.')}"
         elif isinstance(value, msgspec.Struct):
             yield from notes_of(value, inside)
+
+
+def _marked(description: str, is_native: bool) -> tuple[str, str, str]:
+    """What is said before the mark of a key without effect, the mark, and why; no mark where it has one."""
+    found = description.partition(NOTED)
+    return description.partition(FOR_SCRIPTS) if is_native and not found[1] else found
 
 
 def provider_of(instance_type: str) -> Provider:

@@ -7,16 +7,17 @@ Errors: mistakes added to the place they were found in; ModelFileError for what 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from gateway.controlplane.arm.ids import IdError, asset_reference, is_asset_reference
 from gateway.controlplane.documents import to_builtins
 from gateway.controlplane.model_files import ModelFileError
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind
-from gateway.controlplane.yaml_types import EnvironmentYaml, OnlineDeploymentYaml, ProbeYaml
+from gateway.controlplane.yaml_types import DeploymentGatewayYaml, EnvironmentYaml, OnlineDeploymentYaml, ProbeYaml
 from gateway.resources import AssetTree, LocalTree, Script, ScriptEnvironment
 
 
@@ -45,6 +46,9 @@ def script_of(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> Scrip
     if not given.scoring_script:
         place.blame("code_configuration.scoring_script", "missing; accepted: a file, relative to code")
         return None
+    for key in ("batching", "runtime"):
+        if getattr(source.gateway, key) != getattr(DeploymentGatewayYaml(), key):
+            place.note(f"gateway.{key}", "has no effect with code_configuration; it is for ONNX models")
     code = tree_of(given.code or ".", place, Kind.CODE, "code_configuration.code", trees)
     _check_script(code, given.scoring_script, place)
     model: LocalTree | AssetTree | None = None
@@ -73,9 +77,17 @@ def tree_of(text: str, place: Place, kind: Kind, key: str, trees: Trees) -> Loca
         assert found.reference is not None
         return AssetTree(reference=found.reference, files=found.files, folder=found.folder)
     path = place.file.parent.absolute() / text
-    if "\0" in text or not path.exists():
+    if not _exists(path):
         raise ModelFileError(key, f"there is no file {text!r}; accepted: a file or folder, relative to the YAML file")
     return LocalTree(path=path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        # A name that no file can have, or a folder that may not be read.
+        return False
 
 
 def _check_script(code: LocalTree | AssetTree, name: str, place: Place) -> None:
@@ -92,12 +104,17 @@ def _check_script(code: LocalTree | AssetTree, name: str, place: Place) -> None:
             )
         return
     try:
-        compile((code.path / name).read_bytes(), name, "exec", dont_inherit=True)
+        with warnings.catch_warnings():
+            # What the script's author is warned of is no mistake.
+            warnings.simplefilter("ignore")
+            compile((code.path / name).read_bytes(), name, "exec", dont_inherit=True)
     except OSError as error:
         place.blame(key, f"cannot read {name!r} in {code.path}: {error.strerror}; accepted: a Python file")
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         place.blame(key, f"{name}{line}: {error.msg if isinstance(error, SyntaxError) else error}")
+    except (RecursionError, MemoryError):
+        place.blame(key, f"{name}: it nests deeper than Python reads")
 
 
 def _environment(given: str | EnvironmentYaml | None, trees: Trees) -> ScriptEnvironment:

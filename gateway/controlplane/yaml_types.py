@@ -3,8 +3,9 @@
 These structs are also the one form in which resources are stored and converted to and from ARM bodies.
 
 Each field's description is the reference documentation (docs/reference/yaml.md is made from it), and its type and
-bounds are what the decoder enforces. A field that is accepted but has no effect here is marked with `NOTED`;
-`notes_of` in translate.py says so to the person who wrote it.
+bounds are what the decoder enforces. A field that is accepted but has no effect here is marked with `NOTED`, one
+that has an effect on scoring scripts alone with `FOR_SCRIPTS`; `notes_of` in translate.py says so to the person who
+wrote it.
 Units: *_ms milliseconds, *_s seconds, *_bytes bytes, *_mb MiB; probe times in seconds.
 Source: the public YAML schemas of Azure Machine Learning v2.
 """
@@ -18,6 +19,7 @@ from msgspec import Meta, Struct, field
 from runtimes import BatchLimits
 
 NOTED = "Accepted, not enforced here: "
+FOR_SCRIPTS = "Without `code_configuration` accepted, not enforced: "
 READ_ONLY = "Read-only in Azure; accepted and ignored."
 
 _LIMITS = BatchLimits()
@@ -316,8 +318,8 @@ class ModelYaml(_Yaml, frozen=True, kw_only=True):
     path: Annotated[
         str,
         Meta(
-            description="A .onnx file, or a folder that holds exactly one; relative to the YAML file. Registered "
-            "over REST: the address of the upload."
+            description="A .onnx file, or a folder that holds exactly one; for a scoring script any file or folder. "
+            "Relative to the YAML file. Registered over REST: the address of the upload."
         ),
     ]
     description: _Text = ""
@@ -334,7 +336,9 @@ class ModelYaml(_Yaml, frozen=True, kw_only=True):
 class CodeYaml(_Yaml, frozen=True, kw_only=True):
     """A scoring script."""
 
-    code: Annotated[str, Meta(description="Its folder.")] = ""
+    code: Annotated[
+        str, Meta(description="Its folder, or registered code; not given: the folder of the YAML file.")
+    ] = ""
     scoring_script: Annotated[str, Meta(description="Its file, relative to `code`.")] = ""
 
 
@@ -450,8 +454,8 @@ class RequestYaml(_Yaml, frozen=True, kw_only=True):
     max_concurrent_requests_per_instance: Annotated[
         Annotated[int, Meta(ge=1, le=1_000_000)] | None,
         Meta(
-            description="Bounds requests in flight to twice this times `instance_count`; not given: "
-            "only deadlines and the queue bound them."
+            description="Bounds requests in flight to twice this times `instance_count`; not given: only deadlines "
+            "and the queue bound them, and for a scoring script it is 1."
         ),
     ] = None
     max_queue_wait_ms: Annotated[
@@ -541,8 +545,8 @@ class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
     model: Annotated[
         str | ModelYaml | None,
         Meta(
-            description="Required. A local path, a registered model as `azureml:NAME:VERSION` or "
-            "`azureml:NAME@latest`, or the model inline."
+            description="Required without `code_configuration`. A local path, a registered model as "
+            "`azureml:NAME:VERSION` or `azureml:NAME@latest`, or the model inline."
         ),
     ] = None
     instance_type: Annotated[
@@ -553,7 +557,11 @@ class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
         ),
     ] = ""
     instance_count: Annotated[
-        Annotated[int, Meta(ge=1, le=10_000)], Meta(description="Sessions that run the model.")
+        Annotated[int, Meta(ge=1, le=10_000)],
+        Meta(
+            description="Sessions that run the model; with a scoring script, worker processes, of which each "
+            "instance has `WORKER_COUNT`."
+        ),
     ] = 1
     request_settings: Annotated[RequestYaml, Meta(description="Deadline and bounds.")] = RequestYaml()
     gateway: Annotated[DeploymentGatewayYaml, Meta(description="Our own settings.")] = DeploymentGatewayYaml()
@@ -561,25 +569,38 @@ class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
         ResourcesYaml | None, Meta(description=f"{NOTED}amounts; a GPU amount chooses provider `cuda`.")
     ] = None
     code_configuration: Annotated[
-        CodeYaml | None, Meta(description="Refused: models are ONNX files, served without a script.")
+        CodeYaml | None,
+        Meta(
+            description="The scoring script, run in worker processes of its own (docs/scripts.md); not given: the "
+            "model is an ONNX file."
+        ),
     ] = None
     environment: Annotated[
         str | EnvironmentYaml | None,
-        Meta(description=f"{NOTED}an ONNX model needs no environment, by reference or inline."),
+        Meta(
+            description="What the scoring script runs in: `local`, a reference, or the environment inline. "
+            f"{FOR_SCRIPTS}an ONNX model needs no environment."
+        ),
     ] = None
     environment_variables: Annotated[
-        dict[str, str], Meta(description=f"{NOTED}there is no scoring script to read them.")
+        dict[str, str],
+        Meta(description=f"What the scoring script finds set. {FOR_SCRIPTS}there is no scoring script to read them."),
     ] = {}
     model_mount_path: Annotated[str, Meta(description=f"{NOTED}there is no container.")] = ""
     app_insights_enabled: Annotated[bool, Meta(description=f"{NOTED}metrics are on the telemetry listener.")] = False
     scale_settings: Annotated[ScaleYaml, Meta(description="How many instances run.")] = ScaleYaml()
     liveness_probe: Annotated[ProbeYaml | None, Meta(description=f"{NOTED}there is no container to probe.")] = None
     readiness_probe: Annotated[
-        ProbeYaml | None, Meta(description=f"{NOTED}a deployment is ready once its model is loaded and warm.")
+        ProbeYaml | None,
+        Meta(
+            description="A script's `init()` may take `initial_delay` plus `period` times `failure_threshold` "
+            f"seconds. {FOR_SCRIPTS}a deployment is ready once its model is loaded and warm."
+        ),
     ] = None
     startup_probe: Annotated[ProbeYaml | None, Meta(description=f"{NOTED}there is no container to probe.")] = None
     egress_public_network_access: Annotated[
-        Literal["enabled", "disabled"], Meta(description=f"{NOTED}a model makes no connections.")
+        Literal["enabled", "disabled"],
+        Meta(description=f"{NOTED}an ONNX model makes no connections, and a script's the setting script_sandbox ends."),
     ] = "enabled"
     private_network_connection: Annotated[bool, Meta(description=f"{NOTED}there is no private network.")] = False
     data_collector: Annotated[DataCollectorYaml | None, Meta(description=f"{NOTED}nothing is collected.")] = None

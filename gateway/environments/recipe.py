@@ -4,14 +4,16 @@ What: Azure's environments are container images; here a script runs in a virtual
 part and the Python version count, and of the conda part the packages that PyPI has under a name that is known to be
 the same thing; the rest is named. Images of Azure's own stand for the gateway's interpreter, for they hold no package
 of the user's. The packages that Azure's inference server needs are not needed here.
+What a requirement may be: a package by name, or fetched over https; never a path or a variable of this machine.
 Errors: EnvironmentRefused: what was found, and what would be accepted.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.resources import ScriptEnvironment
@@ -36,18 +38,30 @@ _ON_PYPI = {
 _TOOLS = frozenset({"pip", "setuptools", "wheel"})
 # What Azure's own server needs, and this one does not.
 _NOT_NEEDED = frozenset({"azureml-defaults", "azureml-inference-server-http", "azureml-model-management-sdk"})
-_CONDA = re.compile(r"(?:[\w.-]+::)?([A-Za-z0-9_.-]+)\s*(.*)")
-_PIP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_OPTIONS = (
-    "-i",
-    "--index-url",
-    "--extra-index-url",
-    "-f",
-    "--find-links",
-    "--pre",
-    "--prefer-binary",
-    "--only-binary",
+_CONDA = re.compile(r"(?:[\w./-]+::)?([A-Za-z0-9_][A-Za-z0-9_.-]*)\s*([^A-Za-z0-9_.-].*|\s\d.*)?")
+_CONDA_PART = re.compile(r"(==|=|>=|<=|>|<|!=|~=)?\s*(\d[\w.+!]*?)(\.?\*)?(?:\s*=\s*[\w.*]+|\s+\w+)?")
+_CONDA_ACCEPTED = "accepted: NAME, NAME=VERSION, NAME>=VERSION,<VERSION"
+_URL = r"(?:git\+)?https?://[^\s;${}]+"
+_VERSIONS = r"(?:===|==|~=|!=|<=|>=|<|>)\s*[\w.*+!-]+"
+_REQUIREMENT = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)\s*(?:\[[\w\s.,-]*\])?\s*"
+    rf"(?:@\s*{_URL}|\(?\s*{_VERSIONS}(?:\s*,\s*{_VERSIONS})*\s*,?\s*\)?)?"
+    # An option hides behind a marker as well as behind a name.
+    r"\s*(?:;(?:(?!\s-)[^${}\\])*)?(?:\s+--hash[= ]\w+:[0-9a-fA-F]+)*",
+    re.ASCII,
 )
+_OPTION = re.compile(
+    r"(?:-i|--index-url|--extra-index-url|-f|--find-links)(?:\s+|=)https?://[^\s;${}]+"
+    r"|--pre|--prefer-binary|--only-binary(?:\s+|=)[\w:.,-]+",
+    re.ASCII,
+)
+_OPTIONS = (
+    "--index-url, --extra-index-url and --find-links with an https address, --pre, --prefer-binary, --only-binary"
+)
+_REQUIREMENTS_BYTES_MAX = 1024 * 1024
+_AZURE_IMAGES = "mcr.microsoft.com/"
+_SAID_MAX = 200
+_NEWEST_PYTHON = 20
 _ACCEPTED = (
     "accepted: a conda file, a build context with a requirements.txt, one of Azure's inference images, or local"
 )
@@ -71,25 +85,37 @@ class Recipe:
     notes: tuple[str, ...] = ()
 
 
-def recipe_of(environment: ScriptEnvironment, read: Callable[[str], bytes]) -> Recipe:
-    """`read` gives the content of a file of the build context by its SHA-256. Errors: EnvironmentRefused."""
+def recipe_of(
+    environment: ScriptEnvironment,
+    read: Callable[[str], bytes],
+    own: tuple[int, int] = (sys.version_info.major, sys.version_info.minor),
+) -> Recipe:
+    """`read` gives the content of a file of the build context by its SHA-256; `own` is the gateway's Python, which is
+    preferred where several would do. Errors: EnvironmentRefused."""
     document = environment.document
     if document is None:
         return _named(environment.reference)
-    if document.get("inference_config"):
-        raise EnvironmentRefused("BadArgument", "the environment is a custom container, which is not run here")
+    image = str(document.get("image") or "")
+    if document.get("inference_config") and not image.lower().startswith(_AZURE_IMAGES):
+        raise EnvironmentRefused(
+            "BadArgument", f"the environment is a custom container, and no container is run here; {_ACCEPTED}"
+        )
     if document.get("conda_file"):
-        return _of_conda(_tree_of(document["conda_file"]))
+        recipe = _of_conda(_tree_of(document["conda_file"]), own)
+        if not image or image.lower().startswith(_AZURE_IMAGES):
+            return recipe
+        note = f"image {image}: no container is run, only the conda file counts"
+        return replace(recipe, notes=(note, *recipe.notes))
     if document.get("build"):
         return _of_context(environment, read)
-    return _of_image(str(document.get("image") or ""))
+    return _of_image(image)
 
 
 def _named(reference: str) -> Recipe:
     name = reference.removeprefix("azureml:").partition("@")[0].partition(":")[0]
     if not name or name.lower() == LOCAL:
         return Recipe()
-    if name.lower().startswith("azureml-") or reference.startswith("azureml://"):
+    if name.lower().startswith("azureml-") or reference.lower().startswith("azureml://registries/azureml/"):
         return Recipe(notes=(f"{reference}: a curated environment is the gateway's own interpreter here",))
     raise EnvironmentRefused("BadArgument", f"there is no registered environment {reference!r}; {_ACCEPTED}")
 
@@ -97,18 +123,27 @@ def _named(reference: str) -> Recipe:
 def _of_image(image: str) -> Recipe:
     if not image:
         return Recipe()
-    if image.lower().startswith("mcr.microsoft.com/"):
+    if image.lower().startswith(_AZURE_IMAGES):
         return Recipe(notes=(f"image {image}: the gateway's own interpreter is used, and no container",))
     raise EnvironmentRefused("BadArgument", f"found the image {image!r}, and no container is run here; {_ACCEPTED}")
 
 
 def _of_context(environment: ScriptEnvironment, read: Callable[[str], bytes]) -> Recipe:
-    found = [(path, digest) for path, digest, _ in environment.files if path.rsplit("/", 1)[-1] == "requirements.txt"]
+    found = [one for one in environment.files if one[0].rsplit("/", 1)[-1] == "requirements.txt"]
     if not found:
         raise EnvironmentRefused("BadArgument", f"the build context has no requirements.txt; {_ACCEPTED}")
-    path, digest = min(found, key=lambda one: one[0].count("/"))
-    text = read(digest).decode("utf-8", "replace")
-    requirements, notes = _pip(text.splitlines())
+    path, digest, size = min(found, key=lambda one: (one[0].count("/"), one[0]))
+    if size > _REQUIREMENTS_BYTES_MAX:
+        raise EnvironmentRefused(
+            "BadArgument", f"{path} has {size} bytes; accepted: a list of packages, at most {_REQUIREMENTS_BYTES_MAX}"
+        )
+    try:
+        text = read(digest).decode("utf-8-sig")
+    except OSError as error:
+        raise EnvironmentRefused("BadArgument", f"{path} of the build context cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise EnvironmentRefused("BadArgument", f"{path} is not UTF-8; accepted: a list of packages") from error
+    requirements, notes = _pip([text])
     return Recipe(
         requirements=requirements, notes=(f"of the build context only {path} counts: no image is built", *notes)
     )
@@ -136,29 +171,31 @@ def _plain(node: Node) -> Any:
             return None if node.is_null else node.text
 
 
-def _of_conda(tree: dict[str, Any]) -> Recipe:
+def _of_conda(tree: dict[str, Any], own: tuple[int, int]) -> Recipe:
     python = ""
     requirements: list[str] = []
     notes: list[str] = []
-    dependencies = tree.get("dependencies") or []
-    if not isinstance(dependencies, list):
-        raise EnvironmentRefused(
-            "BadArgument", "the conda file's dependencies are no list; accepted: a list of packages"
-        )
-    for one in dependencies:
+    if tree.get("variables"):
+        notes.append("conda file: variables are not set; give them as environment_variables of the deployment")
+    for one in _list(tree.get("dependencies"), "the conda file's dependencies are"):
         if isinstance(one, dict):
-            lines, said = _pip(map(str, one.get("pip") or []))
+            if one.keys() != {"pip"}:
+                raise EnvironmentRefused(
+                    "BadArgument", f"the conda file names {_short(one)}; {_CONDA_ACCEPTED}, pip:"
+                )
+            lines, said = _pip(map(str, _list(one["pip"], "the conda file's pip part is")))
             requirements += lines
             notes += said
             continue
-        found = _CONDA.fullmatch(str(one).strip())
-        if found is None:
-            raise EnvironmentRefused("BadArgument", f"the conda file names {one!r}; accepted: NAME, NAME=VERSION")
-        name, version = found[1].lower(), found[2].strip()
+        text = " ".join(str(one).split())
+        found = _CONDA.fullmatch(text)
+        if found is None or len(text) > _SAID_MAX:
+            raise EnvironmentRefused("BadArgument", f"the conda file names {_short(one)}; {_CONDA_ACCEPTED}")
+        name = found[1].lower()
         if name == "python":
-            python = ".".join(re.findall(r"\d+", version)[:2])
+            python = _python(_versions(one, found[2]), own)
         elif name in _ON_PYPI:
-            requirements.append(_ON_PYPI[name] + _pip_version(version))
+            requirements.append(_ON_PYPI[name] + ",".join(a + b for a, b in _versions(one, found[2])))
         elif name not in _TOOLS:
             notes.append(
                 f"conda package {one}: left out, for it is not known to be the same on PyPI; put it under pip"
@@ -166,38 +203,93 @@ def _of_conda(tree: dict[str, Any]) -> Recipe:
     return Recipe(python=python, requirements=tuple(requirements), notes=tuple(notes))
 
 
-def _pip(lines: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Lines of a requirements file without comments, and what is left out of them."""
+def _list(given: Any, what: str) -> list[Any]:
+    if given is None:
+        return []
+    if not isinstance(given, list):
+        raise EnvironmentRefused("BadArgument", f"{what} no list; accepted: a list of packages")
+    return [one for one in given if one is not None]
+
+
+def _versions(given: Any, text: str | None) -> list[tuple[str, str]]:
+    """What conda asks for as pip's comparisons. `=1.2` and `=1.2=build` are any 1.2; a build is nothing to pip."""
+    found = []
+    for part in (text or "").split(","):
+        plain = part.strip()
+        if plain in ("", "*", "=*"):
+            continue
+        match = _CONDA_PART.fullmatch(plain)
+        if match is None:
+            raise EnvironmentRefused("BadArgument", f"the conda file names {_short(given)}; {_CONDA_ACCEPTED}")
+        sign, version, star = match[1] or "==", match[2], match[3]
+        if sign == "=" or (star and sign == "=="):
+            found.append(("==", f"{version}.*"))
+        else:
+            found.append((sign, f"{version}.*" if star and sign == "!=" else version))
+    return found
+
+
+def _python(asked: list[tuple[str, str]], own: tuple[int, int]) -> str:
+    """The Python that does: the gateway's own, else the newest; "" where none is asked for."""
+    if not asked:
+        return ""
+    for minor in (own[1], *range(_NEWEST_PYTHON, -1, -1)):
+        if all(_does((own[0], minor), sign, version) for sign, version in asked):
+            return f"{own[0]}.{minor}"
+    said = ",".join(a + b for a, b in asked)
+    raise EnvironmentRefused("BadArgument", f"the conda file asks for python{said}; accepted: a Python {own[0]}")
+
+
+def _does(python: tuple[int, int], sign: str, version: str) -> bool:
+    """Whether some release of this Python may be what is asked for."""
+    numbers = tuple(int(one) for one in re.findall(r"\d+", version))
+    wanted = numbers[:2]
+    has_more = len(numbers) > 2
+    match sign:
+        case "==" | "===":
+            return python[: len(wanted)] == wanted
+        case "~=":
+            return python >= wanted and python[0] == wanted[0] and (not has_more or python == wanted)
+        case ">=":
+            return python >= wanted
+        case ">":
+            return python > wanted or (has_more and python == wanted)
+        case "<=":
+            return python <= wanted
+        case "<":
+            return python < wanted or (has_more and python == wanted)
+        case _:
+            return has_more or python[: len(wanted)] != wanted
+
+
+def _pip(texts: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Lines of requirements files without comments, and what is left out of them."""
     kept: list[str] = []
     notes: list[str] = []
-    for line in lines:
-        text = re.sub(r"(^|\s)#.*", "", line).strip()
+    # A line that ends in a backslash goes on in the next one.
+    for line in (line for text in texts for line in re.sub(r"\\\r?\n", " ", text).splitlines()):
+        text = " ".join(re.sub(r"(^|\s)#.*", "", line).split())
         if not text:
             continue
         if text.startswith("-"):
-            option = re.split(r"[\s=]", text, maxsplit=1)[0]
-            if option not in _OPTIONS:
+            if _OPTION.fullmatch(text) is None:
                 raise EnvironmentRefused(
-                    "BadArgument", f"requirements: found {text!r}; accepted options: {', '.join(_OPTIONS)}"
+                    "BadArgument", f"requirements: found {_short(text)}; accepted options: {_OPTIONS}"
                 )
             kept.append(text)
             continue
-        found = _PIP_NAME.match(text)
-        if found is None or "://" in text.partition("@")[0] or text.startswith((".", "/")):
+        found = _REQUIREMENT.fullmatch(text)
+        if found is None:
             raise EnvironmentRefused(
-                "BadArgument", f"requirements: found {text!r}; accepted: packages by name, such as numpy==2.1"
+                "BadArgument", f"requirements: found {_short(text)}; accepted: packages by name, such as numpy==2.1"
             )
-        if found[0].lower().replace("_", "-") in _NOT_NEEDED:
-            notes.append(f"{found[0]}: left out, scoring scripts need no server of their own here")
+        if re.sub(r"[-_.]+", "-", found["name"].lower()) in _NOT_NEEDED:
+            notes.append(f"{found['name']}: left out, scoring scripts need no server of their own here")
         else:
             kept.append(text)
     return tuple(kept), notes
 
 
-def _pip_version(version: str) -> str:
-    """`=1.2` and `=1.2=build` are any 1.2; comparisons are the same in both worlds."""
-    if not version:
-        return ""
-    if version.startswith("=") and not version.startswith("=="):
-        return f"=={version[1:].split('=')[0].removesuffix('.*')}.*"
-    return version.replace(" ", "")
+def _short(found: Any) -> str:
+    said = repr(found)
+    return said if len(said) <= _SAID_MAX else f"{said[:_SAID_MAX]}..."

@@ -220,7 +220,26 @@ SAMPLES = (
         "  scoring_script: score.py\nenvironment:\n  conda_file: ./environment/conda.yaml\n"
         "  image: mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest\n" + _SIZE,
         group=_SCRIPTS,
-        **{"model/digits.pkl": "", "onlinescoring/score.py": ""},
+        **{
+            "model/digits.pkl": "",
+            "onlinescoring/score.py": "def init():\n    pass\n\n\ndef run(raw):\n    return raw\n",
+            "environment/conda.yaml": "name: digits\ndependencies: [python=3.11, {pip: [scikit-learn]}]\n",
+        },
+    ),
+    _served(
+        "scoring script with registered code, model and a curated environment, variables, probes, egress, batching",
+        _DEPLOYMENT + "model: azureml:digits-model:1\ncode_configuration:\n  code: azureml:digits-code:1\n"
+        "  scoring_script: score.py\nenvironment: azureml:AzureML-sklearn-1.5@latest\nenvironment_variables:\n"
+        "  WORKER_COUNT: 4\nreadiness_probe:\n  initial_delay: 300\nliveness_probe:\n  initial_delay: 300\n"
+        "egress_public_network_access: disabled\ngateway:\n  batching:\n    max_rows: 8\n" + _SIZE,
+        group=_SCRIPTS,
+    ),
+    _served(
+        "scoring script that cannot be parsed",
+        _DEPLOYMENT + "code_configuration:\n  code: ./onlinescoring\n  scoring_script: score.py\n"
+        "environment: local\n" + _SIZE,
+        group=_SCRIPTS,
+        **{"onlinescoring/score.py": "def init(:\n"},
     ),
     _served(
         "custom container with TensorFlow Serving",

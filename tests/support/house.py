@@ -69,6 +69,10 @@ class Scorers:
         if reason is not None:
             raise LoadRefused(reason)
 
+    def tail(self, name: str, lines: int) -> str:
+        """There are no workers."""
+        return ""
+
     async def unload(self, endpoint: str, key: str) -> None:
         """Nothing is held aside."""
 

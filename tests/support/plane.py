@@ -27,12 +27,14 @@ from gateway.controlplane.model_store import ModelStore
 from gateway.controlplane.plan import Defaults
 from gateway.controlplane.publisher import Publisher
 from gateway.controlplane.reconcile import Prepares
+from gateway.controlplane.scripts import Limits, Scripts
 from gateway.controlplane.store.database import Store, StoreBusy
 from gateway.controlplane.store.records import Blob, Kind, Operation, Ref, Resource, Status
 from gateway.controlplane.store.transaction import Transaction
 from gateway.controlplane.vault import Vault
 from gateway.controlplane.yaml_types import ModelYaml, OnlineDeploymentYaml, OnlineEndpointYaml
 from gateway.credentials import digest
+from gateway.environments import EnvironmentLimits, Environments
 from gateway.snapshot import DeploymentSpec, LearnedByName, SnapshotSpec
 from runtimes import Learned
 
@@ -175,12 +177,19 @@ class Plane:
         self.scorers = self.run(_made(Scorers))
         self.open()
 
+    def _scripts(self) -> Scripts:
+        """No deployment of these tests has a script, so nobody is needed to run one."""
+        environments = Environments(self.folder / "environments", self.files, EnvironmentLimits())
+        trees = ModelStore(self.files, self.folder / "scripts", links=False)
+        return Scripts(trees=trees, environments=environments, folder=self.folder / "workers", limits=Limits())
+
     def open(self) -> None:
         self.store = Store.open(f"sqlite:///{self.folder / 'gateway.db'}")
         self.vault = Vault(self.store, open_keyring(self.folder, self.environ), self.environ)
         self.files = Files(self.folder / "assets", bytes_max=1 << 30)
         models = ModelStore(self.files, self.folder / "models")
-        self.publisher = Publisher(models, Defaults(body_bytes_max=1 << 20, cache_dir=""))
+        self.scripts = self._scripts()
+        self.publisher = Publisher(models, Defaults(body_bytes_max=1 << 20, cache_dir=""), self.scripts)
         self.run(_made(self.scorers.reset))
         self.publisher.attach(self.scorers, self.scorers)  # type: ignore[arg-type]
         self.control = Control(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,21 +156,69 @@ def test_what_is_no_model_is_refused_before_anything_is_made(sdk: Sdk, tmp_path:
     assert list(sdk.ml.online_deployments.list("no-model")) == []
 
 
-def test_code_is_kept_and_a_deployment_that_needs_it_is_refused(sdk: Sdk, tmp_path: Path) -> None:
-    (tmp_path / "code" / "inner").mkdir(parents=True)
-    (tmp_path / "code" / "score.py").write_text("def init(): ...\ndef run(raw): return raw\n")
-    (tmp_path / "code" / "inner" / "helper.py").write_text("")
+def script_folders(place: Path) -> tuple[Path, Path]:
+    """A folder of code with a helper beside it, and a folder that is the model."""
+    code, model = place / "code", place / "weights"
+    (code / "inner").mkdir(parents=True)
+    (code / "score.py").write_text(
+        "import json, os\nfrom inner.helper import read\n\n"
+        "def init():\n    global offset\n"
+        "    offset = read(os.path.join(os.environ['AZUREML_MODEL_DIR'], 'weights', 'offset.txt'))\n\n"
+        "def run(raw):\n    return {'sum': sum(json.loads(raw)['data']) + offset}\n"
+    )
+    (code / "inner" / "__init__.py").write_text("")
+    (code / "inner" / "helper.py").write_text("def read(path):\n    return int(open(path).read())\n")
+    model.mkdir()
+    (model / "offset.txt").write_text("100")
+    return code, model
+
+
+def test_code_environment_and_model_are_deployed_and_invoked(sdk: Sdk, tmp_path: Path) -> None:
+    code, model = script_folders(tmp_path)
+    request = tmp_path / "request.json"
+    request.write_text('{"data": [1, 2, 3]}')
     endpoint(sdk, "with-code")
     entity = deployment(
-        *(sdk, "with-code", "blue", GREEN),
-        code_configuration=sdk.e.CodeConfiguration(code=str(tmp_path / "code"), scoring_script="score.py"),
+        *(sdk, "with-code", "blue", model),
+        code_configuration=sdk.e.CodeConfiguration(code=str(code), scoring_script="score.py"),
         environment=sdk.e.Environment(image="mcr.microsoft.com/azureml/minimal"),
+        environment_variables={"WORKER_COUNT": "2"},
     )
     for _ in range(2):
-        # The second time the code is found by its hash and not sent again.
-        with pytest.raises(sdk.errors.HttpResponseError, match="runs no scoring scripts"):
-            sdk.ml.online_deployments.begin_create_or_update(entity).result()
-    assert list(sdk.ml.online_deployments.list("with-code")) == []
+        # The second time the code is found by its hash and not sent again, and no worker is started.
+        made = sdk.ml.online_deployments.begin_create_or_update(entity).result()
+        assert made.provisioning_state == "Succeeded"
+        assert made.code_configuration.scoring_script == "score.py"
+        found = sdk.ml.online_endpoints.invoke("with-code", request_file=str(request), deployment_name="blue")
+        assert json.loads(found) == {"sum": 106}
+    logs = sdk.ml.online_deployments.get_logs("blue", "with-code", lines=100)
+    assert "azmlinfsrv" in logs
+    assert "POST /score 200" in logs
+    sdk.ml.online_deployments.begin_delete("blue", "with-code").result()
+
+
+def test_a_script_that_cannot_start_fails_with_its_reason_in_operation_and_logs(sdk: Sdk, tmp_path: Path) -> None:
+    code, model = script_folders(tmp_path)
+    (model / "offset.txt").write_text("a hundred")
+    endpoint(sdk, "bad-code")
+
+    def deploy() -> Any:
+        entity = deployment(
+            *(sdk, "bad-code", "blue", model),
+            code_configuration=sdk.e.CodeConfiguration(code=str(code), scoring_script="score.py"),
+            environment="azureml:AzureML-sklearn-1.5@latest",
+        )
+        return sdk.ml.online_deployments.begin_create_or_update(entity).result()
+
+    with pytest.raises(sdk.errors.HttpResponseError, match="invalid literal for int") as failure:
+        deploy()
+    assert failure.value.error.code == "UserScriptInitFailed"
+    assert sdk.ml.online_deployments.get("blue", "bad-code").provisioning_state == "Failed"
+    logs = sdk.ml.online_deployments.get_logs("blue", "bad-code", lines=50)
+    assert "Traceback" in logs
+    assert "invalid literal for int" in logs
+    (model / "offset.txt").write_text("7")
+    assert deploy().provisioning_state == "Succeeded"
 
 
 def test_logs_tell_what_happened(sdk: Sdk) -> None:

@@ -159,7 +159,7 @@ def test_hidden_files_deeper_folders_and_conda_files_are_left_out(write: Write) 
         (folder / name).write_text("nonsense: [")
     (folder / "folder.yml").mkdir()
     assert read_folder(folder).notes == (
-        "conda.yml: channels, dependencies: this looks like a conda file; it is not read",
+        "conda.yml: channels, dependencies: this looks like a conda file, which no environment names; it is not read",
     )
 
 
@@ -288,7 +288,7 @@ def test_all_problems_of_a_folder_are_told_at_once(write: Write) -> None:
     folder = write(
         a="name: digits\nauth_mod: key\ntraffic: {blue: 90}\n",
         b=DEPLOYMENT.replace("m.onnx", "lost.onnx") + "request_settings:\n  request_timeout: 5\ninstance_count: x\n",
-        c="name: red\nendpoint_name: digits\nmodel: m.onnx\ninstance_type: cpu\ncode_configuration: {code: ./src}\n",
+        c="name: red\nendpoint_name: digits\nmodel: m.onnx\ninstance_type: cpu\ncode_configuration: {code: .}\n",
         d="a: [1,\n",
         e="- just\n- a list\n",
     )
@@ -298,13 +298,31 @@ def test_all_problems_of_a_folder_are_told_at_once(write: Write) -> None:
         "b.yml:6: request_settings.request_timeout: unknown key",
         "b.yml:7: instance_count: found 'x'",
         f"b.yml:3: model: there is no file {folder}/lost.onnx"[:60],
-        "c.yml:5: code_configuration: this version serves ONNX models",
+        "c.yml:5: code_configuration.scoring_script: missing",
         "d.yml:2: not YAML: did not find expected node content",
         "e.yml:1: found a list",
     ]
     assert found[0].endswith("; did you mean auth_mode?")
     assert found[1].endswith("; did you mean request_timeout_ms?")
     assert found[2].endswith("; accepted: an integer from 1 to 10000")
+
+
+def test_yaml_among_code_and_models_is_theirs_and_our_documents_are_ours(write: Write) -> None:
+    script = "code_configuration: {code: src, scoring_script: s.py}\nenvironment: {image: x, conda_file: conda.yml}\n"
+    folder = write(
+        a=ENDPOINT,
+        b=DEPLOYMENT.replace("m.onnx", "weights") + script,
+        conda="dependencies: [python]\n",
+        src__broken="x: [\n",
+        src__endpoint="name: other\n",
+        weights__settings="depth: 3\n",
+    )
+    (folder / "src" / "s.py").write_text("def init(): ...\ndef run(raw): ...\n")
+
+    found = read_folder(folder)
+
+    assert set(found.endpoints) == {"digits", "other"}
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize("slo_ms", ["0", "-1", "soon", "300001", "nan", "0.0001"])

@@ -27,7 +27,7 @@ DAY_S = 24 * 3600.0
 def keeper(plane: Plane, sleep: Callable[[float], object] | None = None) -> Housekeeping:
     limits = BlobLimits(assets_max_bytes=1 << 30, upload_max_bytes=1 << 20, upload_link_lifetime_s=60)
     storage = Storage(plane.files, StoreIndex(plane.store), limits)
-    return Housekeeping(plane.control, storage, CollectLimits(), sleep or asyncio.sleep)  # type: ignore[arg-type]
+    return Housekeeping(plane.control, storage, plane.scripts, CollectLimits(), sleep or asyncio.sleep)  # type: ignore[arg-type]
 
 
 def anonymous(plane: Plane, version: str, age_s: float = ANONYMOUS_KEPT_S + 1) -> Ref:
@@ -139,3 +139,12 @@ def test_nothing_to_do_is_not_told(plane: Plane, caplog: pytest.LogCaptureFixtur
     plane.run(keeper(plane).once())
     assert caplog.text == ""
     assert plane.get(deployment_ref()) is not None
+
+
+def test_environments_go_that_no_deployment_has(plane: Plane, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    plane.serving()
+    (plane.folder / "environments" / "old").mkdir(parents=True)
+    plane.run(keeper(plane).once())
+    assert list((plane.folder / "environments").iterdir()) == []
+    assert "removed 1 environments that no deployment has" in caplog.text
