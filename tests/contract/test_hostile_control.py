@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from sqlalchemy import event
 
 from gateway.channel import ScorerSettings
 from gateway.controlplane.apply_bundle import Bundle, BundleFile, BundleResource, wanted_of
@@ -23,7 +24,7 @@ from gateway.controlplane.assembly import ControlPlane
 from gateway.controlplane.export import export_all
 from gateway.controlplane.reconcile import ChangeRefused, LoadRefused, load
 from gateway.controlplane.store.database import StoreBusy, StoreError
-from gateway.controlplane.store.records import State
+from gateway.controlplane.store.records import Kind, State
 from gateway.errors import Code, Problem
 from gateway.fleet import Fleet
 from gateway.listener import HttpLimits, bind
@@ -33,8 +34,9 @@ from runtimes import Datatype, RuntimeSpec
 from runtimes.onnx.causes import short_cause
 from tests.support import models
 from tests.support.applied import DEPLOYMENT, ENDPOINT, read, write
+from tests.support.house import WORKSPACE, House
 from tests.support.plane import Plane, deployment_ref
-from tests.support.stores import sql
+from tests.support.stores import resource, sql
 
 DEADLY = "the scorer that loaded it ended before it was ready"
 
@@ -262,3 +264,51 @@ def test_an_export_is_written_aside_from_the_loop(plane: Plane) -> None:
         return turns
 
     assert plane.run(story()) > 5
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/models?count=1", ["m0"]),
+        ("/models?name=M7", ["m7"]),
+        ("/models/m5/versions?count=1&tags=none", []),
+        ("/onlineEndpoints?count=1&tags=last", ["e299"]),
+        ("/onlineEndpoints?count=1&tags=none", []),
+    ],
+)
+def test_a_list_asks_the_store_few_questions_however_much_is_stored(
+    tmp_path: Path, path: str, names: list[str]
+) -> None:
+    house = House(tmp_path)
+    try:
+        house.write(_fill)
+        asked: list[str] = []
+        event.listen(house.store._engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+        answer = house.get(WORKSPACE + path).json()
+        assert [one["name"] for one in answer["value"]] == names
+        assert len([one for one in asked if one.startswith("SELECT")]) <= 5
+    finally:
+        house.close()
+
+
+def test_pages_of_what_a_filter_keeps_leave_nothing_out(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    try:
+        house.write(_fill)
+        found, url = [], f"{WORKSPACE}/onlineEndpoints?count=2&tags=third"
+        while url:
+            page = house.get(url).json()
+            found += [one["name"] for one in page["value"]]
+            url = page["nextLink"]
+        assert found == [f"e{number}" for number in range(0, 300, 3)]
+    finally:
+        house.close()
+
+
+def _fill(tx: Any) -> None:
+    for number in range(300):
+        tags = ({"third": ""} if number % 3 == 0 else {}) | ({"last": ""} if number == 299 else {})
+        name = f"e{number}"
+        tx.put(resource(name, document={"name": name, "tags": tags} if tags else {"name": name}), expected=None)
+        model = {"name": f"m{number}", "version": "1", "path": "p"}
+        tx.put(resource("1", f"m{number}", Kind.MODEL, document=model), expected=None)

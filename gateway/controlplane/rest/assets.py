@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.controlplane.matching import etag_of
 from gateway.controlplane.rest import convert, paging
@@ -16,9 +16,6 @@ from gateway.controlplane.rest.context import Call, Reply
 from gateway.controlplane.rest.query import HASH, NAME, PROPERTIES, TAGS, VIEW, filters, has_all
 from gateway.controlplane.store.records import Kind, Page, Ref, Resource
 from gateway.errors import Code, Problem
-
-if TYPE_CHECKING:
-    from gateway.controlplane.store.transaction import Transaction
 
 UPLOAD_TYPES = ("temporaryblobreference", "none")
 # The segment of the blob routes that stands for this gateway's one storage account.
@@ -40,14 +37,13 @@ class Family:
         query = call.query
         name, view = query.text(NAME).lower(), query.choice(VIEW)
 
-        def work(tx: Transaction) -> list[list[Resource]]:
-            names = tx.asset_names(self.kind)
-            # What deployments brought along has no name that anybody gave it; it is found by asking for it.
-            listed = [key for key, _, latest in names if not latest.document.get("is_anonymous")]
-            keys = [key for key, _, _ in names if key == name] if name else listed
-            return [tx.find(self.kind, key) for key in keys]
-
-        found = [one for one in await call.read(work) if _is_in_view(_is_archived_all(one), view)]
+        versions = await call.read(lambda tx: tx.find(self.kind, name or None))
+        by_name: dict[str, list[Resource]] = {}
+        for one in versions:
+            by_name.setdefault(one.ref.parent, []).append(one)
+        # What deployments brought along has no name that anybody gave it; it is found by asking for it.
+        named = [one for one in by_name.values() if name or not one[-1].document.get("is_anonymous")]
+        found = [one for one in named if _is_in_view(_is_archived_all(one), view)]
         page = paging.sliced(call, found)
         return paging.reply(call, page, [convert.container_body(call, one) for one in page.items])
 

@@ -8,16 +8,14 @@ Errors: none; marks are checked where the query is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from gateway.controlplane.arm.envelope import list_body
 from gateway.controlplane.rest.context import Call, Reply
 from gateway.controlplane.rest.query import COUNT, ENDPOINT_ORDER, ORDER, SKIP, TOP, Query
 from gateway.controlplane.store.records import Kind, Page, Resource
-
-if TYPE_CHECKING:
-    from gateway.controlplane.store.transaction import Transaction
+from gateway.controlplane.store.transaction import Transaction, mark_of
 
 T = TypeVar("T")
 
@@ -45,12 +43,16 @@ async def resources(call: Call, kind: Kind, parent: str | None, keep: Keep) -> P
         found: list[Resource] = []
         mark = after
         while True:
-            # No more than is still wanted, so that the store's mark is where the next page begins.
-            page = tx.page(kind, parent, limit=size - len(found), after=mark, newest_first=newest_first)
-            found += filter(keep, page.items)
+            page = tx.page(kind, parent, limit=PAGE_MAX, after=mark, newest_first=newest_first)
+            for one in page.items:
+                if keep(one):
+                    found.append(one)
+                if len(found) == size:
+                    # The next page begins behind it, if there is anything.
+                    return Page(items=found, next=page.next if one is page.items[-1] else mark_of(one))
             mark = page.next
-            if not mark or len(found) == size:
-                return Page(items=found, next=mark)
+            if not mark:
+                return Page(items=found, next="")
 
     return await call.read(work)
 

@@ -45,6 +45,11 @@ R = TypeVar("R")
 Condition = ColumnElement[bool]
 
 
+def mark_of(resource: Resource) -> str:
+    """Where a page ends whose last one this is: the `after` of the next."""
+    return f"{rows.split_version(resource.version)[0]:x}"
+
+
 class Transaction:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
