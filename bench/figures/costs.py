@@ -94,7 +94,7 @@ def _limits() -> dict[str, Callable[[], object]]:
     head = Head(HEADERS)
     head.check(BODY_BYTES_MAX, False)
     runtime, clock = _busy_runtime(), itertools.count(now_ns(), 1000)
-    timeouts = Timeouts(_NoTurns(), lambda item, at_ns: None)
+    timeouts: Timeouts[_Done] = Timeouts(_NoTurns(), lambda item, at_ns: None)
 
     def seat() -> None:
         gate.check_room()
@@ -103,7 +103,7 @@ def _limits() -> dict[str, Callable[[], object]]:
 
     def arm() -> None:
         item = _Done()
-        timeouts.add(next(clock) + DEADLINE_NS, item)  # type: ignore[arg-type]
+        timeouts.add(next(clock) + DEADLINE_NS, item)
         item.done = True
 
     return {

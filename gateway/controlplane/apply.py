@@ -209,9 +209,12 @@ def _with_references(one: Wanted, latest: _Latest) -> Wanted:
 # ---- changes -----------------------------------------------------------------------------------------------------
 
 
-def changes(stored: Sequence[Resource], wanted: Sequence[Wanted], *, prune: bool = False) -> ChangeSet:
-    """What makes the stored the wanted. `wanted` is settled."""
-    gathering = _Gathering(stored)
+def changes(
+    stored: Sequence[Resource], wanted: Sequence[Wanted], *, prune: bool = False, spares: bool = False
+) -> ChangeSet:
+    """What makes the stored the wanted. `wanted` is settled. `spares`: an endpoint that left the folder stays while it
+    has deployments of others; else that is a problem."""
+    gathering = _Gathering(stored, spares)
     for one in sorted(wanted, key=lambda one: _ORDER.index(one.ref.kind)):
         gathering.want(one)
     gathering.delete(prune)
@@ -221,6 +224,7 @@ def changes(stored: Sequence[Resource], wanted: Sequence[Wanted], *, prune: bool
 @dataclass(slots=True)
 class _Gathering:
     stored: Sequence[Resource]
+    spares: bool = False
     upserts: list[Change] = field(default_factory=list)
     deletes: list[Change] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -261,6 +265,10 @@ class _Gathering:
             if resource.ref.kind in _ORDER and resource.ref not in self.wanted and (prune or resource.owner == OWNER)
         ]
         gone = {resource.ref for resource in doomed if resource.ref.kind not in ASSETS}
+        if self.spares:
+            spared = {_parent(one.ref) for one in self.stored if one.ref not in gone and one.ref not in self.wanted}
+            doomed = [resource for resource in doomed if resource.ref not in spared]
+            gone -= {ref for ref in spared if ref is not None}
         needed = self._references(gone)
         for resource in sorted(doomed, key=lambda one: _ORDER.index(one.ref.kind), reverse=True):
             if resource.ref not in needed:

@@ -213,7 +213,8 @@ async def plan_start(control: Control, wanted: Sequence[Wanted] | None, sources:
     """Errors: Problem where the folder cannot be served."""
     found = ChangeSet()
     if wanted is not None:
-        found = await _compare(control, _with_origins(wanted, sources), prune=False)
+        # What others made meanwhile under an endpoint that left the folder must not keep everything from starting.
+        found = await _compare(control, _with_origins(wanted, sources), prune=False, spares=True)
         await asyncio.to_thread(control.models.keep, sources)
     before, broken = await control.store.read(lambda tx: _served(control, tx))
     steps = await control.write(lambda tx: _provided(control, tx, found, FOLDER))
@@ -276,9 +277,9 @@ async def _survived(publisher: Publisher, desired: Desired) -> tuple[Desired, di
 # ---- comparing and checking --------------------------------------------------------------------------------------
 
 
-async def _compare(control: Control, wanted: Sequence[Wanted], prune: bool) -> ChangeSet:
+async def _compare(control: Control, wanted: Sequence[Wanted], prune: bool, *, spares: bool = False) -> ChangeSet:
     stored = await control.store.read(lambda tx: [one for kind in _KINDS for one in tx.find(kind)])
-    found = changes(stored, settle(wanted, stored), prune=prune)
+    found = changes(stored, settle(wanted, stored), prune=prune, spares=spares)
     if found.problems:
         raise documents.refused(found.problems)
     return found

@@ -222,7 +222,9 @@ def _read_document(folder: Folder, document: Node, file: Path, label: str, name:
     place = Place(file=file, label=name, document=document)
     words = kinds.kind_of(document)
     if words == kinds.CONDA:
-        place.note("channels, dependencies", "this looks like a conda file, which no environment names; it is not read")
+        place.note(
+            "channels, dependencies", "this looks like a conda file, which no environment names; it is not read"
+        )
         folder.found.append(FolderDocument(file=label, place=place))
     elif words in kinds.KEPT:
         kind = kinds.KEPT[words]

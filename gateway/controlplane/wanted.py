@@ -53,7 +53,8 @@ def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindA
     for key, given in (("model", source.model), ("code_configuration.code", code)):
         if given is not None and not (isinstance(given, str) and is_asset_reference(given)):
             # A path would be one of this machine, and nothing of it is named here.
-            place.blame(key, "found a path; accepted: what is registered, azureml:NAME:VERSION")
+            what = "a registered model" if key == "model" else "registered code"
+            place.blame(key, f"found a path; accepted: {what}, azureml:NAME:VERSION")
             _refuse(place)
 
     def resolve(reference: ModelReference) -> AssetModel:

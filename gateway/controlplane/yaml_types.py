@@ -600,7 +600,9 @@ class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
     startup_probe: Annotated[ProbeYaml | None, Meta(description=f"{NOTED}there is no container to probe.")] = None
     egress_public_network_access: Annotated[
         Literal["enabled", "disabled"],
-        Meta(description=f"{NOTED}an ONNX model makes no connections, and a script's the setting script_sandbox ends."),
+        Meta(
+            description=f"{NOTED}an ONNX model makes no connections, and a script's the setting script_sandbox ends."
+        ),
     ] = "enabled"
     private_network_connection: Annotated[bool, Meta(description=f"{NOTED}there is no private network.")] = False
     data_collector: Annotated[DataCollectorYaml | None, Meta(description=f"{NOTED}nothing is collected.")] = None

@@ -266,7 +266,8 @@ def test_an_exception_is_a_424_without_traceback_and_the_traceback_is_in_the_log
 def test_what_a_script_prints_is_in_the_logs(served: GatewayProcess) -> None:
     answered(score(served, "forms", {"do": "print"}))
     eventually(
-        lambda: "azmlinfsrv.print - printed for the log" in logs_of(served, "forms", "plain"), "the print is in the logs"
+        lambda: "azmlinfsrv.print - printed for the log" in logs_of(served, "forms", "plain"),
+        "the print is in the logs",
     )
     assert "init ran" in logs_of(served, "forms", "plain")
 

@@ -145,14 +145,14 @@ class GatewayProcess:
 
     # Its commands.
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """A command of the CLI on this gateway's state folder."""
         return subprocess.run(
             [sys.executable, "-m", "gateway", *arguments, "--state", str(self.state)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout_s,
             check=False,
             env=self._environment,
         )

@@ -269,3 +269,18 @@ def test_sizes_are_told_in_units_that_people_read(tmp_path: Path) -> None:
     two = replace(wanted, files=(wanted.files[0], replace(wanted.files[0], path="n.onnx")))
     (change,) = changes([], [two]).upserts
     assert describe(change) == ["+ model Digits:3 (2 files, 14 bytes)"]
+
+
+def test_at_a_start_an_endpoint_that_left_the_folder_stays_while_others_have_deployments_there(
+    tmp_path: Path,
+) -> None:
+    stored, folder = Stored(), write(tmp_path, a=ENDPOINT)
+    lines(stored, folder)
+    stored.put(Kind.ONLINE_DEPLOYMENT, {"name": "theirs", "endpoint_name": "digits"})
+    resources = stored.resources
+    assert changes(resources, []).problems
+    spared = changes(resources, [], spares=True)
+    assert not spared.problems
+    assert not spared.deletes
+    alone = [one for one in resources if one.ref.kind is Kind.ONLINE_ENDPOINT]
+    assert [one.ref for one in changes(alone, [], spares=True).deletes] == [alone[0].ref]
