@@ -272,7 +272,7 @@ class Settings:
         20 * 1024 * _MIB, _integer(_MIB, 1 << 50), "Most bytes of one built environment on the disk."
     )
     script_memory_bytes: int = _setting(
-        0, _integer(0, 1 << 50), "Most address space of a worker process of a script, in bytes. 0: no bound."
+        0, _integer(0, 1 << 50), "Most memory that a worker process of a script may hold, in bytes. 0: no bound."
     )
     script_files_max: int = _setting(1024, _integer(16, 1_000_000), "Most open files of a worker process.")
     script_sandbox: Literal["none", "bwrap"] = _setting(

@@ -1,4 +1,4 @@
-"""Trains the two models of the scripts example and writes them beside this script: `python -m examples.scripts.train`.
+"""Trains the two models of the example and writes them beside this script: `python -m examples.scripts.train`.
 
 Why: the committed files are not magic. They are pickles, as most scikit-learn models are, so conda.yml names the
 versions that wrote them.
@@ -29,7 +29,7 @@ def split() -> Any:
 
 
 def train(folder: Path) -> dict[str, float]:
-    """Writes FOLDER/blue/model.joblib and FOLDER/green/model.joblib; the share of held-out rows that each gets right."""
+    """Writes blue/model.joblib and green/model.joblib; the share of held-out rows that each gets right."""
     train_rows, held_out_rows, train_names, held_out_names = split()
     models = {
         "blue": LogisticRegression(max_iter=1000, random_state=SEED),

@@ -2,7 +2,7 @@
 
 Which files: *.yml and *.yaml (any case) in the folder and one level down, hidden ones left out, in order of name;
 several documents a file; UTF-8 with or without a byte order mark. Conda files that no environment names are left out
-with a note. YAML below a folder of code or of a model that a document names is theirs, unless it is a document of ours.
+with a note. YAML below a folder of code or of a model that is named belongs to that, unless it is a document of ours.
 Two steps: `read_documents_of` gives typed documents of every kind, `read_folder` what of them is served, with the
 rules over the whole. A reference to a registered asset cannot be looked up in a folder: it is noted.
 Bounds: 1000 files, 1 MB each; depth and expanded values as yaml_text.py says.

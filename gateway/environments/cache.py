@@ -157,23 +157,25 @@ class Environments:
         )
         copying = asyncio.create_task(_copy(process, place / LOG_NAME, say))
         watching = asyncio.create_task(self._watch(place, process))
+        ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait({copying, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                # What outlives the installer and keeps its output open is ended, or not waited for.
-                _end(process)
-                await asyncio.wait({copying}, timeout=_LAST_WORDS_S)
-            status = await process.wait() if copying.done() else process.returncode
+            if not watching.done():
+                # It may run on without its output.
+                await asyncio.wait({ended, watching}, return_when=asyncio.FIRST_COMPLETED)
+            # What outlives the installer and keeps its output open is ended, or not waited for.
+            _end(process)
+            await asyncio.wait({copying, ended}, timeout=_LAST_WORDS_S)
         finally:
-            copying.cancel()
-            watching.cancel()
+            for task in (copying, watching, ended):
+                task.cancel()
             _end(process)
         if await asyncio.to_thread(_size, place) > self._limits.bytes_max:
             raise EnvironmentRefused(
                 "ImageBuildFailure",
                 f"the environment takes more than {self._limits.bytes_max} bytes (setting environment_max_bytes)",
             )
-        if status != 0:
+        if process.returncode != 0:
             raise EnvironmentRefused("ImageBuildFailure", f"the environment cannot be built{_last(place)}")
 
     async def _watch(self, place: Path, process: asyncio.subprocess.Process) -> None:

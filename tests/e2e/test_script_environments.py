@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,9 +37,9 @@ def run(raw):
 def index(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whether packages can be had at all; what is asked for first is kept by pip for the builds."""
     place = tmp_path_factory.mktemp("wheels")
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--retries", "1"]
+    options = ("--quiet", "--no-deps", "--only-binary", ":all:", "--retries", "1", "--dest", str(place))
     for version in VERSIONS.values():
-        wanted = [*pip, "--dest", str(place), f"numpy=={version}"]
+        wanted = [sys.executable, "-m", "pip", "download", *options, f"numpy=={version}"]
         found = subprocess.run(wanted, capture_output=True, text=True, check=False)
         if found.returncode:
             pytest.skip(f"numpy {version} cannot be had: {found.stderr.strip().splitlines()[-1:]}")

@@ -1,4 +1,4 @@
-"""Scoring scripts over HTTPS: what a score.py that was written for Azure ML sees, answers, survives and is refused."""
+"""Scoring scripts over HTTPS: what a score.py sees, answers and survives, and which are refused with their reason."""
 
 from __future__ import annotations
 
@@ -491,7 +491,8 @@ def test_a_start_brings_everything_back_and_a_delete_ends_the_workers(tmp_path: 
         {
             "endpoint.yml": endpoint_yaml("steady", traffic={"blue": 100, "green": 0}),
             "blue.yml": script_yaml("blue", "steady"),
-            "green.yml": script_yaml("green", "steady"),
+            # Workers are kept until the last request that they may have taken is over.
+            "green.yml": script_yaml("green", "steady", request_settings={"request_timeout_ms": 1000}),
             "steady-blue/score.py": script(STEADY, VERSION=1),
             "steady-green/score.py": script(STEADY, VERSION=2),
         },

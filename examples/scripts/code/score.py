@@ -7,6 +7,7 @@ the name and the probabilities of each row.
 import json
 import logging
 import os
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 def init():
     """Once in each worker process, before it is given a request."""
     global model
-    model = joblib.load(os.path.join(os.environ["AZUREML_MODEL_DIR"], "model.joblib"))
+    model = joblib.load(Path(os.environ["AZUREML_MODEL_DIR"]) / "model.joblib")
     logging.info("the model is a %s", type(model).__name__)
 
 

@@ -103,7 +103,8 @@ class World:
 
     def in_use(self, *wanted: str) -> set[str]:
         self.run(self.scripts.collect(wanted))
-        return self.environments.collected[-1] - {""}
+        in_use: set[str] = self.environments.collected[-1] - {""}
+        return in_use
 
 
 @pytest.fixture
@@ -245,15 +246,41 @@ def test_two_attempts_at_once_leave_one_crew(world: World) -> None:
     assert len(world.crews.running) == 1
 
 
-@pytest.mark.parametrize("code", ["UserScriptInitFailed", "UserScriptImportError", "WorkerEnded", "InitTimedOut"])
-def test_a_crew_that_fails_gives_its_code_and_all_that_it_held(world: World, code: str) -> None:
-    world.crews.failing = CrewFailed(code, "init() raised ValueError", traceback="secret")
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        ("UserScriptImportError", "UserScriptImportError"),
+        ("WorkerEnded", "UserScriptInitFailed"),
+        ("InitTimedOut", "ResourceNotReady"),
+        ("SandboxMissing", "BadArgument"),
+    ],
+)
+def test_a_crew_that_fails_gives_its_code_and_all_that_it_held(world: World, found: str, code: str) -> None:
+    world.crews.failing = CrewFailed(found, "init() raised ValueError", traceback="secret")
     refusal = world.refusal(world.deployment())
     assert (refusal.code, str(refusal)) == (code, "init() raised ValueError")
     assert world.kept == []
     assert world.in_use() == set()
     world.crews.failing = None
     world.serve(world.deployment())
+
+
+def test_the_last_words_of_a_crew_that_failed_are_told_until_one_starts(world: World) -> None:
+    world.crews.failing = CrewFailed("UserScriptInitFailed", "init() raised ValueError", log="line 1\nline 2")
+    world.refusal(world.deployment())
+    assert world.scripts.tail(NAME, 5) == "line 1\nline 2"
+    assert world.scripts.tail(NAME, 1) == "line 2"
+    assert world.scripts.tail(NAME, 0) == ""
+    world.crews.failing = None
+    served = world.serve(world.deployment())
+    assert world.scripts.tail(NAME, 5) == f"5 lines of {served}"
+
+    # An update that failed is told after what serves.
+    world.environments.refused["env"] = EnvironmentRefused("ImageBuildFailure", "no such package")
+    world.refusal(world.deployment("2"))
+    assert world.scripts.tail(NAME, 5) == f"5 lines of {served}\nno such package"
+    world.settle({})
+    assert world.scripts.tail(NAME, 5) is None
 
 
 def test_an_environment_that_is_refused_gives_its_code(world: World) -> None:

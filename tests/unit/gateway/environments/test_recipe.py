@@ -17,7 +17,7 @@ OWN = (3, 11)
 
 
 def of(document: dict[str, Any] | None = None, reference: str = "", files: dict[str, bytes] | None = None) -> Recipe:
-    contents = {path: data for path, data in (files or {}).items()}
+    contents = dict(files or {})
     listed = tuple((path, path, len(data)) for path, data in contents.items())
     environment = ScriptEnvironment(reference=reference, document=document, files=listed)
     return recipe_of(environment, contents.__getitem__, OWN)
