@@ -212,8 +212,8 @@ def _with_references(one: Wanted, latest: _Latest) -> Wanted:
 def changes(
     stored: Sequence[Resource], wanted: Sequence[Wanted], *, prune: bool = False, spares: bool = False
 ) -> ChangeSet:
-    """What makes the stored the wanted. `wanted` is settled. `spares`: an endpoint that left the folder stays while it
-    has deployments of others; else that is a problem."""
+    """What makes the stored the wanted. `wanted` is settled. `spares`: an endpoint that left the folder stays while
+    it has deployments of others; else that is a problem."""
     gathering = _Gathering(stored, spares)
     for one in sorted(wanted, key=lambda one: _ORDER.index(one.ref.kind)):
         gathering.want(one)

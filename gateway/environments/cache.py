@@ -169,7 +169,7 @@ class Environments:
         finally:
             for task in (copying, watching, ended):
                 task.cancel()
-            _end(process)
+            await _gone(process)
         if await asyncio.to_thread(_size, place) > self._limits.bytes_max:
             raise EnvironmentRefused(
                 "ImageBuildFailure",
@@ -228,7 +228,7 @@ async def _says(python: str, version: str) -> bool:
     except TimeoutError:
         return False
     finally:
-        _end(process)
+        await _gone(process)
     return said.decode("utf-8", "replace").strip() == version
 
 
@@ -282,6 +282,14 @@ def _note(line: bytes, file: TextIO, say: Say) -> int:
     file.write(f"{text}\n")
     say(text)
     return len(line) + 1
+
+
+async def _gone(process: asyncio.subprocess.Process) -> None:
+    """Ended, waited for, and its pipes closed: whoever inherited them may hold them for ever."""
+    _end(process)
+    await process.wait()
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
+    transport.close()
 
 
 def _end(process: asyncio.subprocess.Process) -> None:

@@ -227,7 +227,7 @@ SAMPLES = (
         },
     ),
     _served(
-        "scoring script with registered code, model and a curated environment, variables, probes, egress, batching",
+        "scoring script with registered code and a curated environment, variables, probes, egress, batching",
         _DEPLOYMENT + "model: azureml:digits-model:1\ncode_configuration:\n  code: azureml:digits-code:1\n"
         "  scoring_script: score.py\nenvironment: azureml:AzureML-sklearn-1.5@latest\nenvironment_variables:\n"
         "  WORKER_COUNT: 4\nreadiness_probe:\n  initial_delay: 300\nliveness_probe:\n  initial_delay: 300\n"
