@@ -83,6 +83,26 @@ def from_builtins(kind: Kind, data: dict[str, Any]) -> msgspec.Struct:
         raise DocumentError(f"cannot read a stored {kind} document: {error}") from error
 
 
+def legible(kind: Kind, data: dict[str, Any]) -> tuple[msgspec.Struct, str]:
+    """The document, and "" or why it is not whole: keys that this version cannot read are left out, so that one row
+    that another version wrote is shown with what is wrong with it, and ends no list.
+
+    Errors: DocumentError where not even the keys that every such document has can be read."""
+    try:
+        return from_builtins(kind, data), ""
+    except DocumentError as error:
+        fields = struct_type(document_type(kind)).fields
+        kept = {one.encode_name: data[one.encode_name] for one in fields if one.required and one.encode_name in data}
+        document = from_builtins(kind, kept)
+        for name in data.keys() - kept.keys():
+            try:
+                document = from_builtins(kind, kept | {name: data[name]})
+            except DocumentError:
+                continue
+            kept[name] = data[name]
+        return document, str(error)
+
+
 def _builtin(value: Any) -> Any:
     match value:
         case msgspec.Struct():

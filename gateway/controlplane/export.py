@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from gateway.controlplane.assets import address_of
-from gateway.controlplane.documents import from_builtins, to_builtins
+from gateway.controlplane.documents import legible
 from gateway.controlplane.store.records import ASSETS, Kind, Resource, State
 from gateway.yaml_text import write_yaml
 
@@ -137,10 +137,9 @@ def _document(one: Resource, folder: str) -> dict[str, Any]:
     """The document; content that is beside it is named by its place there."""
     if one.ref.kind not in ASSETS or not one.files:
         return one.document
-    document: Any = from_builtins(one.ref.kind, one.document)
+    # What this version cannot read of it is exported as it is stored.
     if one.ref.kind is Kind.ENVIRONMENT:
-        build = msgspec.structs.replace(document.build, path=f"./{folder}")
-        return to_builtins(msgspec.structs.replace(document, build=build))
+        return one.document | {"build": one.document.get("build", {}) | {"path": f"./{folder}"}}
+    document, _ = legible(one.ref.kind, one.document)
     is_file = len(one.files) == 1 and address_of(document).endswith(f"/{one.files[0].path}")
-    path = f"./{folder}/{one.files[0].path}" if is_file else f"./{folder}"
-    return to_builtins(msgspec.structs.replace(document, path=path))
+    return one.document | {"path": f"./{folder}/{one.files[0].path}" if is_file else f"./{folder}"}

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from gateway.controlplane import keyring
-from gateway.controlplane.documents import from_builtins
+from gateway.controlplane.documents import legible
 from gateway.controlplane.keyring import EndpointSecrets, Keyring, Which
 from gateway.controlplane.plan import Secrets
 from gateway.controlplane.state import Keys, StateError, read_secret_file
@@ -213,7 +213,7 @@ class Vault:
 
 
 def _document(endpoint: Resource) -> OnlineEndpointYaml:
-    document = from_builtins(Kind.ONLINE_ENDPOINT, endpoint.document)
+    document, _ = legible(Kind.ONLINE_ENDPOINT, endpoint.document)
     assert isinstance(document, OnlineEndpointYaml)
     return document
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from gateway.controlplane.authorize import Role
 from gateway.controlplane.management import Answer
+from gateway.controlplane.store.records import Kind, Ref
+from gateway.controlplane.store.transaction import Transaction
 from tests.support.house import HOST, WORKSPACE, House
 
 DIGITS = f"{WORKSPACE}/onlineEndpoints/digits"
@@ -206,3 +209,69 @@ def test_a_rollout_needs_its_endpoint(house: House) -> None:
         house.delete(ROLLOUT),
     ):
         assert "digits" in refusal(response, 404, "ResourceNotFound")
+
+
+# What a later version wrote.
+
+
+def of_a_later_version(house: House, kind: Kind, key: str, parent: str = "") -> None:
+    def age(tx: Transaction) -> None:
+        found = tx.get(Ref(kind=kind, parent=parent, key=key))
+        assert found is not None
+        tx.put(replace(found, document=found.document | {"newer_key": 1}), expected=found.version)
+
+    house.write(age)
+
+
+def test_what_cannot_be_read_is_shown_as_failed_and_stops_nothing_else(house: House) -> None:
+    house.add_endpoint(description="reads digits")
+    house.add_endpoint("letters")
+    house.add_model()
+    of_a_later_version(house, Kind.ONLINE_ENDPOINT, "digits")
+    of_a_later_version(house, Kind.MODEL, "1", "digits")
+
+    listed = {one["name"]: one["properties"] for one in body_of(house.get(f"{WORKSPACE}/onlineEndpoints"))["value"]}
+    assert listed["letters"]["provisioningState"] == "Succeeded"
+    assert listed["digits"]["provisioningState"] == "Failed"
+    assert listed["digits"]["description"] == "reads digits"
+    assert "unknown field `newer_key`" in listed["digits"]["properties"]["gateway.fault"]
+    models = body_of(house.get(f"{WORKSPACE}/models"))["value"]
+    versions = body_of(house.get(f"{WORKSPACE}/models/digits/versions"))["value"]
+    assert (models[0]["name"], versions[0]["properties"]["provisioningState"]) == ("digits", "Failed")
+    body_of(house.get("/export"))
+
+    bundle = {"resources": [{"kind": "online_endpoint", "document": {"name": "letters", "description": "more"}}]}
+    assert body_of(house.post("/apply", bundle))["applied"]
+    message = refusal(house.patch(DIGITS, {"tags": {"a": "b"}}), 409, "Conflict")
+    assert "newer_key" in message and "PUT" in message
+
+
+def test_what_cannot_be_read_is_mended_by_giving_it_again(house: House) -> None:
+    house.add_endpoint(description="reads digits")
+    of_a_later_version(house, Kind.ONLINE_ENDPOINT, "digits")
+    seen = body_of(house.get(DIGITS))
+    assert house.put(DIGITS, {"properties": seen["properties"]}).is_success
+    house.settle()
+    mended = body_of(house.get(DIGITS))["properties"]
+    assert mended["provisioningState"] == "Succeeded"
+    assert "gateway.fault" not in mended["properties"]
+    assert mended["description"] == "reads digits"
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+def test_a_deployment_that_cannot_be_read_is_deleted_or_given_again(house: House, deletes: bool) -> None:
+    house.add_endpoint()
+    house.add_model()
+    house.add_deployment()
+    house.settle()
+    of_a_later_version(house, Kind.ONLINE_DEPLOYMENT, "blue", "digits")
+    blue = f"{DIGITS}/deployments/blue"
+    assert body_of(house.get(blue))["properties"]["provisioningState"] == "Failed"
+    if deletes:
+        assert house.delete(blue).is_success
+        house.settle()
+        assert house.get(blue).status_code == 404
+    else:
+        house.add_deployment()
+        house.settle()
+        assert body_of(house.get(blue))["properties"]["provisioningState"] == "Succeeded"

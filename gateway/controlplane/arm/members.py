@@ -30,9 +30,19 @@ from gateway.controlplane.store.records import Kind
 ENDPOINT_ID = "azureml.onlineendpointid"
 OPERATION_URI = "AzureAsyncOperationUri"
 GATEWAY = "gateway"
+FAULT = "gateway.fault"
 # What answers put into properties.properties, and what clients add there of their own.
 ECHOES = frozenset(
-    {ENDPOINT_ID, OPERATION_URI, GATEWAY, "createdBy", "createdAt", "lastModifiedAt", "private-network-connection"}
+    {
+        ENDPOINT_ID,
+        OPERATION_URI,
+        GATEWAY,
+        FAULT,
+        "createdBy",
+        "createdAt",
+        "lastModifiedAt",
+        "private-network-connection",
+    }
 )
 # There is no managed identity; clients expect to find these two.
 _NOBODY = "00000000-0000-0000-0000-000000000000"

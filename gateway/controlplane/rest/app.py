@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.controlplane.arm.envelope import error_body
 from gateway.controlplane.authorize import Actor, require
+from gateway.controlplane.documents import DocumentError
 from gateway.controlplane.rest.context import Call, Reply, Services
 from gateway.controlplane.rest.query import Query
 from gateway.controlplane.rest.router import WORKSPACE, Found, Router, check_names
@@ -150,6 +151,8 @@ def _problem_of(error: Exception) -> Problem:
     match error:
         case StoreBusy():
             return Problem(Code.UNAVAILABLE, str(error), headers=(retry_after(1),))
+        case DocumentError():
+            return Problem(Code.CONFLICT, f"{error}; give it again with PUT or apply, or delete it")
         case VersionConflict():
             return Problem(Code.CONFLICT, "it was changed by someone else meanwhile; read it and try again")
         case _:

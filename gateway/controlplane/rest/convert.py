@@ -6,15 +6,17 @@ Errors: Problem(INVALID_INPUT) with all mistakes of a body.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from gateway.controlplane.arm import assets, batch, online
-from gateway.controlplane.documents import from_builtins
+from gateway.controlplane.arm.members import FAULT
+from gateway.controlplane.documents import from_builtins, legible, to_builtins
 from gateway.controlplane.rest.context import Call
 from gateway.controlplane.rest.lro import LOCATION
-from gateway.controlplane.store.records import Kind, Resource
+from gateway.controlplane.store.records import Kind, Resource, State
 from gateway.controlplane.yaml_types import (
     BatchDeploymentYaml,
     BatchEndpointYaml,
@@ -28,7 +30,7 @@ def document_of(
 ) -> msgspec.Struct:
     """The document of a PUT. `names`: the parent's ("" for none) and its own; of assets, the name and the version."""
     parent, name = names
-    before = from_builtins(kind, existing.document) if existing is not None else None
+    before = legible(kind, existing.document)[0] if existing is not None else None
     match kind:
         case Kind.ONLINE_ENDPOINT:
             assert before is None or isinstance(before, OnlineEndpointYaml)
@@ -60,7 +62,17 @@ def patched(existing: Resource, body: dict[str, Any]) -> msgspec.Struct:
 
 
 def body_of(call: Call, resource: Resource, operation_uri: str = "") -> dict[str, Any]:
-    """The ARM body of a resource."""
+    """The ARM body of a resource. One that this version cannot read is Failed, and says why in its properties."""
+    document, fault = legible(resource.ref.kind, resource.document)
+    if fault:
+        resource = replace(resource, document=to_builtins(document), state=State.FAILED)
+    body = _body(call, resource, operation_uri)
+    if fault:
+        body["properties"]["properties"][FAULT] = f"{fault}; give it again"
+    return body
+
+
+def _body(call: Call, resource: Resource, operation_uri: str) -> dict[str, Any]:
     place = call.workspace
     match resource.ref.kind:
         case Kind.ONLINE_ENDPOINT:
@@ -86,4 +98,6 @@ def container_body(call: Call, versions: Sequence[Resource]) -> dict[str, Any]:
     """The ARM body of an asset's name; `versions` in the order in which they were made, at least one."""
     following = assets.next_version(one.name for one in versions)
     is_archived = all(one.document.get("is_archived", False) for one in versions)
-    return assets.container_body(versions[-1], call.workspace, following, is_archived)
+    latest = versions[-1]
+    latest = replace(latest, document=to_builtins(legible(latest.ref.kind, latest.document)[0]))
+    return assets.container_body(latest, call.workspace, following, is_archived)
