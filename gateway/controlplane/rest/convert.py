@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.controlplane.arm import assets, batch, online
 from gateway.controlplane.arm.members import FAULT
-from gateway.controlplane.documents import from_builtins, legible, to_builtins
+from gateway.controlplane.documents import DocumentError, from_builtins, legible, to_builtins
 from gateway.controlplane.rest.context import Call
 from gateway.controlplane.rest.lro import LOCATION
 from gateway.controlplane.store.records import Kind, Resource, State
@@ -63,13 +63,14 @@ def patched(existing: Resource, body: dict[str, Any]) -> msgspec.Struct:
 
 def body_of(call: Call, resource: Resource, operation_uri: str = "") -> dict[str, Any]:
     """The ARM body of a resource. One that this version cannot read is Failed, and says why in its properties."""
-    document, fault = legible(resource.ref.kind, resource.document)
-    if fault:
-        resource = replace(resource, document=to_builtins(document), state=State.FAILED)
-    body = _body(call, resource, operation_uri)
-    if fault:
+    try:
+        return _body(call, resource, operation_uri)
+    except DocumentError:
+        document, fault = legible(resource.ref.kind, resource.document)
+        shown = replace(resource, document=to_builtins(document), state=State.FAILED)
+        body = _body(call, shown, operation_uri)
         body["properties"]["properties"][FAULT] = f"{fault}; give it again"
-    return body
+        return body
 
 
 def _body(call: Call, resource: Resource, operation_uri: str) -> dict[str, Any]:
