@@ -110,10 +110,10 @@ architecture: $(READY_TO_TEST)
 	$(call phase,architecture,$(PYTEST) tests/test_architecture.py)
 
 unit: $(READY_TO_TEST)
-	$(call phase,unit,$(PYTEST) tests/unit)
+	$(call phase,unit,$(PYTEST) --numprocesses 2 tests/unit)
 
 property: $(READY_TO_TEST)
-	$(call phase,property,$(PYTEST) tests/property)
+	$(call phase,property,$(PYTEST) --numprocesses 2 tests/property)
 
 # The three measured suites, as two processes side by side: most machines have two cores. The second one's output
 # is held back until both have ended.

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.credentials import check_token, digest, make_key, sign_token
+from gateway.credentials import check_token, digest, sign_token
 from gateway.dataplane import authenticate as module
 from gateway.dataplane.authenticate import Authenticator
 from gateway.errors import Code, Problem
@@ -31,7 +31,8 @@ from tests.support.tokens import (
     rsa_jwk,
 )
 
-PRIMARY, SECONDARY = make_key(), make_key()
+# Fixed, for they are part of the tests' names.
+PRIMARY, SECONDARY = "Primary-" + "aB3_" * 9, "Secondary-" + "xY7-" * 9
 SECRET = bytes(range(32))
 OIDC = OidcSpec(
     issuer=ISSUER,
