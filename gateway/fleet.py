@@ -13,14 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import sys
 from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from gateway import fd_channel
+from gateway import child, fd_channel
 from gateway.channel import (
     Abort,
     Channel,
@@ -61,7 +60,6 @@ SILENT_AFTER_S = 3.0
 HUNG_AFTER_S = 10.0
 LOAD_TIMEOUT_S = 600.0
 STDERR_FD = 2
-MASTER_KEYS = ("GATEWAY_MASTER_KEY", "GATEWAY_MASTER_KEY_OLD")
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
 STEADY_AFTER_S = 30.0
 
@@ -117,8 +115,7 @@ class ScorerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 # stdout is the supervisor's alone; whatever a native library prints is a log.
                 stdout=STDERR_FD,
-                # What runs models has no use for what seals the store's secrets.
-                env={name: value for name, value in os.environ.items() if name not in MASTER_KEYS},
+                env=child.environment(),
             )
         ours.setblocking(False)
         self._channel = await Channel.over(ours, self._fleet.handle)

@@ -13,7 +13,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 
@@ -42,6 +41,7 @@ from gateway.channel import (
     Unload,
     WorkerGone,
 )
+from gateway.child import leave_signals
 from gateway.dataplane.app import ScoringApp
 from gateway.dataplane.documents import documents
 from gateway.dataplane.lane import ScoringLane
@@ -232,10 +232,7 @@ def main() -> None:
     parser.add_argument("--listen-fds", type=int, nargs="+", required=True)
     parser.add_argument("--seats-fd", type=int, required=True)
     args = parser.parse_args()
-    # A Ctrl-C in the terminal reaches the whole group; only the supervisor decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    leave_signals()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(GC_THRESHOLD)
     uvloop.run(_main(args))

@@ -39,6 +39,7 @@ from gateway.crews import Crews
 from gateway.errors import Problem
 from gateway.fleet import Fleet
 from gateway.listener import HttpLimits, HttpServer, PortInUse, bind
+from gateway.prover_process import Prover
 from gateway.resources import AssetModel, Desired, LocalModel
 from gateway.seats import SeatTable
 from gateway.settings import Listen, Settings
@@ -120,6 +121,7 @@ class Supervisor:
         self._tls: Pair | None = None
         self._gpus = GpuWatch()
         self._fleet: Fleet | None = None
+        self._prover: Prover | None = None
         self._crews: Crews | None = None
         self._control: asyncio.Server | None = None
 
@@ -173,7 +175,8 @@ class Supervisor:
             *(scorer_settings, sockets, self._seats, seats_fd, self._count_restart, self._plane.on_degraded),
             load_timeout_s=settings.load_timeout_s,
         )
-        self._publisher.attach(self._fleet, self._seats)
+        self._prover = Prover(settings.log_level, settings.log_format, limit_s=settings.load_timeout_s)
+        self._publisher.attach(self._fleet, self._seats, self._prover)
         self._crews = Crews(self._fleet)
         self._fleet.on_recycle = self._crews.recycle
         self._plane.scripts.attach(self._crews)
@@ -229,6 +232,8 @@ class Supervisor:
         await self._plane.close()
         if self._crews is not None:
             await self._crews.close(0.0)
+        if self._prover is not None:
+            await self._prover.close()
         if self._fleet is not None:
             await self._fleet.stop()
         if self._control is not None:

@@ -2,7 +2,7 @@
 
 from runtimes.batching.item import WorkItem
 from runtimes.cgroup import available_cores, available_memory
-from runtimes.clock import LoopScheduler, Scheduler, Timer, now_ns
+from runtimes.clock import LoopScheduler, Scheduler, Timer, now_ns, thread_ns
 from runtimes.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -72,5 +72,6 @@ __all__ = [
     "model_files",
     "now_ns",
     "same_but_capacity",
+    "thread_ns",
     "worker_state",
 ]

@@ -35,6 +35,10 @@ class Scheduler(Protocol):
 now_ns: Callable[[], int] = time.monotonic_ns
 
 
+# What this thread alone was given of a processor: the same work takes the same time, whoever else is there.
+thread_ns: Callable[[], int] = time.thread_time_ns
+
+
 class LoopScheduler:
     """The scheduler over a running asyncio loop."""
 

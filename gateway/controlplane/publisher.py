@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 from gateway.controlplane import reconcile
 from gateway.controlplane.model_store import ModelStore
 from gateway.controlplane.plan import Defaults, Secrets, bounded, deployment_spec, plan, with_instances
-from gateway.controlplane.reconcile import Applied, LoadRefused, Prepares, change
+from gateway.controlplane.reconcile import Applied, LoadRefused, Prepares, Proves, change
 from gateway.controlplane.scripts import ScriptRefused, Scripts
 from gateway.resources import AssetModel, Deployment, Desired, Endpoint, LocalModel
 from gateway.seats import ROWS_MAX, SeatTable
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 EMPTY = Desired(endpoints={}, deployments={})
 _NOTHING = Applied(learned={}, loaded={}, failures={})
+PROVEN_APART_BYTES = 4 * 1024 * 1024
 WHOLE_WITHIN_S, WHOLE_EVERY_S = 60.0, 0.1
 
 # Which deployments may fail to load: "known" those that failed before and nobody touched, "some" any as long as one
@@ -76,10 +77,11 @@ class Publisher:
         self._defaults = defaults
         self._revisions = itertools.count(1)
 
-    def attach(self, fleet: Fleet, seats: SeatTable) -> None:
-        """The scorers, which are started once it is known how many are needed."""
+    def attach(self, fleet: Fleet, seats: SeatTable, prover: Proves | None = None) -> None:
+        """The scorers, which are started once it is known how many are needed, and who proves models of some size."""
         self._fleet = fleet
         self._seats = seats
+        self._prover = prover
 
     async def load(self, endpoint: str, deployment: Deployment) -> None:
         """Make a deployment ready everywhere, aside from what is served. Errors: LoadRefused."""
@@ -96,7 +98,8 @@ class Publisher:
         spec = deployment_spec(deployment, stored, -1, self._defaults)
         await self._fleet.started()
         if name not in self.applied.loaded or self._runtime(name) != spec.runtime:
-            await reconcile.load(self._fleet.members, name, spec, self._learned(name, spec))
+            prover = self._prover if _is_proven_apart(deployment) else None
+            await reconcile.load(self._fleet.members, name, spec, self._learned(name, spec), prover)
 
     async def _load_script(self, name: str, deployment: Deployment) -> None:
         await self._fleet.started()
@@ -279,6 +282,13 @@ class Publisher:
             "run_us": round(learned.run_ns / 1000, 1),
             "run_us_by_rows": {str(rows): round(ns / 1000, 1) for rows, ns in learned.run_times.items()},
         }
+
+
+def _is_proven_apart(deployment: Deployment) -> bool:
+    """A small model is proven before a process is started; one on a device would need the device's memory twice."""
+    model = deployment.model
+    assert isinstance(model, AssetModel)
+    return deployment.provider == "cpu" and sum(size for _, _, size in model.files) >= PROVEN_APART_BYTES
 
 
 def _scales(desired: Desired, name: str) -> bool:

@@ -3,8 +3,9 @@
 What takes long is done ahead of it: `load` makes one deployment ready on every scorer and holds it aside, beside
 other loads and changes; the change that then names it finds it there.
 Why the first scorer prepares, or loads, alone: it proves and measures each model, and the others take what it
-learned, so that N scorers do not measure N times, against each other.
-A scorer that dies: the one that proves refuses the load, for a model that ends a process must not end the next; one
+learned, so that N scorers do not measure N times, against each other. Of a model of some size that is not worth a
+scorer's time either: a prover does it, beside the scorers.
+A process that dies: the one that proves refuses the load, for a model that ends a process must not end the next; one
 of the others is left out, as its replacement loads with the change.
 Errors: ChangeRefused, whose text names each deployment that failed and why; LoadRefused. Nothing has changed then.
 """
@@ -15,6 +16,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from gateway.channel import LoadDone, Loaded, Prepared, RemoteFailed
 from gateway.snapshot import DeploymentSpec, LearnedByName, SnapshotSpec
@@ -40,6 +43,13 @@ class Prepares(Protocol):
         ...
 
     async def unload(self, name: str) -> None: ...
+
+
+class Proves(Protocol):
+    async def prove(self, name: str, deployment: DeploymentSpec) -> LoadDone | None:
+        """What there is to know of a model, found out by a process that serves nothing; None: it died meanwhile.
+        Errors: RemoteFailed with the reason why it cannot be loaded."""
+        ...
 
 
 # What Azure calls it where it has no better name.
@@ -94,15 +104,20 @@ async def change(
 
 
 async def load(
-    scorers: Sequence[Prepares], name: str, deployment: DeploymentSpec, learned: Learned | None
+    scorers: Sequence[Prepares],
+    name: str,
+    deployment: DeploymentSpec,
+    learned: Learned | None,
+    prover: Proves | None = None,
 ) -> tuple[Learned, Loaded]:
     """Make a deployment ready on every scorer, aside from what is served, until a change names it or `unload`.
 
+    `prover` does what only one need do, where nothing is learned yet; without, it is the first scorer.
     May run beside changes and loads of other deployments; of one deployment there is one load at a time. When it is
     cancelled or refused, nothing is held aside. Errors: LoadRefused.
     """
     try:
-        done = await _load(scorers, name, deployment, learned)
+        done = await _load(scorers, name, deployment, learned, prover)
     except BaseException:
         await unload(scorers, name)
         raise
@@ -115,26 +130,47 @@ async def unload(scorers: Sequence[Prepares], name: str) -> None:
 
 
 async def _load(
-    scorers: Sequence[Prepares], name: str, deployment: DeploymentSpec, learned: Learned | None
+    scorers: Sequence[Prepares],
+    name: str,
+    deployment: DeploymentSpec,
+    learned: Learned | None,
+    prover: Proves | None,
 ) -> LoadDone:
     up = [scorer for scorer in scorers if scorer.is_up]
     if not up:
         raise LoadRefused("no scorer is running that could load it; try again later", is_scorer_lost=True)
     first, *others = up
     try:
-        done = await first.load(name, deployment, learned)
+        known, proving_s = learned, 0.0
+        if prover is not None and learned is None:
+            proven = await prover.prove(name, deployment)
+            if proven is None:
+                raise LoadRefused("the process that proved it ended before it was through", is_scorer_lost=True)
+            known, proving_s = proven.learned, proven.loaded.load_s
+        done = await first.load(name, deployment, known)
         if done is None:
             raise LoadRefused("the scorer that loaded it ended before it was ready", is_scorer_lost=True)
-        # All are waited for, also when one fails: what is unloaded then is not still being loaded.
-        followers = await asyncio.gather(
-            *(scorer.load(name, deployment, done.learned) for scorer in others), return_exceptions=True
-        )
-        for follower in followers:
-            if isinstance(follower, BaseException):
-                raise follower
+        await _follow(others, name, deployment, done.learned)
     except RemoteFailed as error:
         raise LoadRefused(str(error)) from error
-    return done
+    loaded = msgspec.structs.replace(done.loaded, load_s=done.loaded.load_s + proving_s)
+    return msgspec.structs.replace(done, loaded=loaded)
+
+
+async def _follow(scorers: Sequence[Prepares], name: str, deployment: DeploymentSpec, learned: Learned) -> None:
+    """Half of them at a time: the others answer with a processor to themselves. Errors: RemoteFailed."""
+    turns = asyncio.Semaphore((len(scorers) + 1) // 2 or 1)
+
+    async def follow(scorer: Prepares) -> None:
+        async with turns:
+            # One that died loads with the change, as its replacement.
+            await scorer.load(name, deployment, learned)
+
+    # All are waited for, also when one fails: what is unloaded then is not still being loaded.
+    followers = await asyncio.gather(*(follow(scorer) for scorer in scorers), return_exceptions=True)
+    for follower in followers:
+        if isinstance(follower, BaseException):
+            raise follower
 
 
 async def _prepare(scorers: Sequence[Prepares], spec: SnapshotSpec, learned: LearnedByName) -> Prepared:

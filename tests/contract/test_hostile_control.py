@@ -13,9 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from onnx import TensorProto, helper
 from sqlalchemy import event
 
 from gateway.channel import ScorerSettings
@@ -30,7 +28,7 @@ from gateway.fleet import Fleet
 from gateway.listener import HttpLimits, bind
 from gateway.seats import SeatTable
 from gateway.snapshot import DeploymentSpec
-from runtimes import Datatype, RuntimeSpec
+from runtimes import RuntimeSpec
 from runtimes.onnx.causes import short_cause
 from tests.support import models
 from tests.support.applied import DEPLOYMENT, ENDPOINT, read, write
@@ -89,7 +87,7 @@ def test_a_folder_of_which_nothing_can_be_served_is_refused_with_what_ended_the_
 
 
 def test_a_load_that_never_ends_is_ended_and_others_load_after_it(tmp_path: Path) -> None:
-    endless = models.write(tmp_path, _endless(), "endless.onnx")
+    endless = models.write(tmp_path, models.endless(), "endless.onnx")
     good = models.write(tmp_path, models.double(), "good.onnx")
 
     async def story() -> None:
@@ -151,35 +149,6 @@ def _deployment(path: Path) -> DeploymentSpec:
         pending_max=0,
         seat=-1,
         body_bytes_max=1 << 20,
-    )
-
-
-def _endless() -> bytes:
-    """y = x + a sum of four billion billion ones: its first run, which is at load, never ends."""
-    tensor = helper.make_tensor_value_info
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["sum", "one"], ["more"])],
-        "body",
-        [
-            tensor("i", TensorProto.INT64, []),
-            tensor("go", TensorProto.BOOL, []),
-            tensor("sum", TensorProto.FLOAT, [1]),
-        ],
-        [tensor("on", TensorProto.BOOL, []), tensor("more", TensorProto.FLOAT, [1])],
-        [models.weights("one", np.ones(1, np.float32))],
-    )
-    return models.build(
-        [
-            helper.make_node("Loop", ["times", "true", "zero"], ["total"], body=body),
-            helper.make_node("Add", ["x", "total"], ["y"]),
-        ],
-        [models.value("x", Datatype.FP32, ("N", 4))],
-        [models.value("y", Datatype.FP32, ("N", 4))],
-        [
-            models.weights("times", np.array(1 << 62)),
-            models.weights("true", np.array(True)),
-            models.weights("zero", np.zeros(1, np.float32)),
-        ],
     )
 
 

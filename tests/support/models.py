@@ -335,3 +335,32 @@ def _fp32(nodes: Sequence[Any], shape_in: Dims, shape_out: Dims, inits: Sequence
 def _onnx_type(datatype: Datatype) -> int:
     names = {Datatype.FP32: "FLOAT", Datatype.FP64: "DOUBLE", Datatype.BYTES: "STRING"}
     return int(TensorProto.DataType.Value(names.get(datatype, datatype.onnx.upper())))
+
+
+def endless() -> bytes:
+    """y = x + a sum of four billion billion ones: its first run, which is at load, never ends."""
+    tensor = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["sum", "one"], ["more"])],
+        "body",
+        [
+            tensor("i", TensorProto.INT64, []),
+            tensor("go", TensorProto.BOOL, []),
+            tensor("sum", TensorProto.FLOAT, [1]),
+        ],
+        [tensor("on", TensorProto.BOOL, []), tensor("more", TensorProto.FLOAT, [1])],
+        [weights("one", np.ones(1, np.float32))],
+    )
+    return build(
+        [
+            helper.make_node("Loop", ["times", "true", "zero"], ["total"], body=body),
+            helper.make_node("Add", ["x", "total"], ["y"]),
+        ],
+        [value("x", Datatype.FP32, ("N", 4))],
+        [value("y", Datatype.FP32, ("N", 4))],
+        [
+            weights("times", np.array(1 << 62)),
+            weights("true", np.array(True)),
+            weights("zero", np.zeros(1, np.float32)),
+        ],
+    )

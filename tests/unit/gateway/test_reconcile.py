@@ -186,6 +186,68 @@ def test_a_scorer_that_dies_while_it_follows_is_left_out() -> None:
     assert [scorer.story[-1] for scorer in scorers] == ["loaded", "load e/blue as proven", "loaded"]
 
 
+class FakeProver:
+    """Proves everything, or says what is wrong; None for one that dies."""
+
+    def __init__(self, answer: LoadDone | str | None) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    async def prove(self, name: str, deployment: DeploymentSpec) -> LoadDone | None:
+        self.asked.append(name)
+        if isinstance(self.answer, str):
+            raise RemoteFailed(self.answer)
+        return self.answer
+
+
+APART = LoadDone(
+    learned=Learned(batched=True, reason="proven apart"), loaded=Loaded(load_s=2.0, provider="cpu", sha256="x")
+)
+
+
+def test_what_a_prover_found_out_is_taken_by_every_scorer_and_counts_in_the_time_of_the_load() -> None:
+    scorers, prover = [FakeScorer(), FakeScorer()], FakeProver(APART)
+    learned, loaded = asyncio.run(load(scorers, "e/blue", BLUE, None, prover))
+    assert learned == APART.learned
+    assert loaded.load_s == pytest.approx(2.1)
+    assert [scorer.story for scorer in scorers] == [["load e/blue as proven apart", "loaded"]] * 2
+    asyncio.run(load(scorers, "e/blue", BLUE, PROVEN, prover))
+    assert prover.asked == ["e/blue"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "is_lost"),
+    [("the file is empty", "the file is empty", False), (None, "ended before it was through", True)],
+)
+def test_a_model_that_a_prover_refuses_or_that_ends_it_comes_to_no_scorer(
+    answer: str | None, reason: str, is_lost: bool
+) -> None:
+    scorers = [FakeScorer(), FakeScorer()]
+    with pytest.raises(LoadRefused, match=reason) as caught:
+        asyncio.run(load(scorers, "e/blue", BLUE, None, FakeProver(answer)))
+    assert caught.value.is_scorer_lost is is_lost
+    assert [scorer.story for scorer in scorers] == [["unload e/blue"]] * 2
+
+
+def test_no_more_than_half_of_the_scorers_follow_at_once() -> None:
+    scorers = [FakeScorer() for _ in range(5)]
+
+    async def story() -> None:
+        may = asyncio.Event()
+        for scorer in scorers[1:]:
+            scorer.may_load = may
+        loading = asyncio.create_task(load(scorers, "e/blue", BLUE, None))
+        while sum(bool(scorer.story) for scorer in scorers[1:]) < 2:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [bool(scorer.story) for scorer in scorers[1:]] == [True, True, False, False]
+        may.set()
+        await loading
+
+    asyncio.run(story())
+    assert all(scorer.story[-1] == "loaded" for scorer in scorers)
+
+
 def test_a_scorer_that_is_down_is_not_asked() -> None:
     scorers = [FakeScorer(), FakeScorer()]
     scorers[0].is_up = False
