@@ -2,7 +2,7 @@
 
 What: uploads that became no asset, content without a name (blobs/collect.py), anonymous assets that no deployment
 names, environments that no script deployment has, and operations that ended long ago. All of it is written first and
-removed second, so a crash leaves too much, never too little.
+removed second, so a crash leaves too much, never too little. After a clock that jumps ahead, an hour is left out.
 Units: *_s seconds.
 """
 
@@ -28,6 +28,7 @@ from gateway.controlplane.store.transaction import Transaction
 log = logging.getLogger(__name__)
 
 EVERY_S = 3600.0
+JUMP_S = 600.0
 ANONYMOUS_KEPT_S = 7 * 24 * 3600.0
 
 
@@ -51,7 +52,13 @@ class Housekeeping:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
+            slept_from = self._control.now()
             await self._sleep(EVERY_S)
+            ahead_s = self._control.now() - slept_from - EVERY_S
+            if ahead_s > JUMP_S:
+                # What was written a moment before the jump looks old, and may be about to be named.
+                log.warning("the clock was put %.0f s ahead; nothing is removed for another hour", ahead_s)
+                continue
             try:
                 await self.once()
             except (StoreBusy, Refusal, OSError) as error:
