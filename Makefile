@@ -17,6 +17,9 @@ READY_TO_RUN := $(VENV)/.ready-to-run
 READY_TO_TEST := $(VENV)/.ready-to-test
 SOURCES := runtimes gateway bench tests examples
 
+# Tests and benchmarks start hundreds of processes; without bytecode each would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
