@@ -85,6 +85,7 @@ $(READY_TO_TEST): pyproject.toml tests/models.txt
 	@$(PIP) --no-deps --requirement tests/models.txt
 	@sh tests/support/get-promtool.sh $(BIN) || echo "== promtool is not to be had here: the test that asks it will be skipped"
 	@sh tests/support/get-postgres.sh >/dev/null || echo "== PostgreSQL is not to be had here: the tests on it will be skipped"
+	@sh tests/support/get-bwrap.sh || echo "== bubblewrap is not to be had here: the tests of the sandbox will be skipped"
 	@touch $(READY_TO_RUN) $@
 
 # -- Phases. Each says its name, and how long it took.

@@ -6,8 +6,8 @@ the pool are made here and kept open, so workers and scorers may come and go in 
 How a hung worker is found: each worker notes what it runs, with its deadline, in the pool's table (`worker_state`);
 it is stopped before the table is believed, so that no request is ended that began in between.
 Isolation: `launcher.py` bounds the process before the user's interpreter starts. It inherits no variable and no
-descriptor but its own sockets; its folders for temporary files and home are its own. Where the gateway runs as root,
-the kernel does not enforce the limit on processes.
+descriptor but its own sockets; its folders for temporary files and home are its own; `sandbox.py` shuts it in where
+that is asked for. Where the gateway runs as root, the kernel does not enforce the limit on processes.
 Units: *_s seconds, *_bytes bytes; 0 for no such bound. A worker's `number` is never used again; its `slot` is.
 Errors: CrewFailed with the code and one sentence; the traceback is beside it and in the log.
 """
@@ -30,7 +30,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway import launcher
+from gateway import launcher, proc, sandbox
+from gateway.liveness import Liveness, Move, Probe
+from gateway.log_stream import Lines
 from gateway.worker_log import WorkerLog
 from runtimes import WORKER_LIB, now_ns, worker_state
 
@@ -45,8 +47,12 @@ STILL_AFTER_S = 1.0
 FREEZE_LOOKS = 50
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
 STEADY_AFTER_S = 3.0
-# A worker that holds this share of its memory is replaced between two requests.
+# A worker that holds this share of its memory, or has used it of its CPU time, is replaced between two requests.
 FULL_AT = 0.8
+WELL = "exit status 0"
+SHELL_SIGNALS = 128
+# bwrap, its own first process, and the worker.
+SANDBOX_GENERATIONS = 2
 SOCKET_BYTES = 1024 * 1024
 EVENT_BYTES_MAX = 16 * 1024 * 1024
 OUTPUT_BYTES_PER_S = 4 * 1024 * 1024
@@ -56,7 +62,7 @@ LAST_WORDS_S = 0.5
 
 class CrewFailed(Exception):
     """The workers could not be made ready. `code` is one of the host's (UserScriptInitFailed, UserScriptImportError,
-    UserScriptFunctionNotFound, BadArgument) or WorkerEnded, InitTimedOut, SandboxMissing; `log` its last lines."""
+    UserScriptFunctionNotFound, BadArgument) or WorkerEnded, InitTimedOut, SandboxFailed; `log` its last lines."""
 
     def __init__(self, code: str, message: str, traceback: str = "", log: str = "") -> None:
         super().__init__(message)
@@ -70,8 +76,9 @@ class CrewFailed(Exception):
 class CrewSpec:
     """One pool of workers. `environment`: the variables that a worker sees beside PATH, HOME, TMPDIR and LANG.
 
-    `folder`: where its logs and temporary files are kept; it is made, and removed with the crew. `hidden`: folders
-    that a sandboxed worker must not read; `readable`: those that it must, wherever they lie.
+    `folder`: where its logs and temporary files are kept; it is made, and removed with the crew. `hidden`: files and
+    folders that a sandboxed worker must not read; `readable`: those that it must, wherever they lie. `on_output` is
+    given the whole lines that a slot writes, as they come.
     """
 
     pool: str
@@ -89,6 +96,8 @@ class CrewSpec:
     sandbox: str = "none"
     hidden: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
+    liveness: Probe = field(default_factory=Probe)
+    on_output: Callable[[int, bytes], None] = lambda slot, data: None
     worker_lib: Path = WORKER_LIB
     server_version: str = "igw"
 
@@ -165,6 +174,8 @@ class Worker:
         self._reading: asyncio.Task[None] | None = None
         self._pipe: asyncio.ReadTransport | None = None
         self._still_since_s = 0.0
+        self._liveness = Liveness(spec.liveness, 0.0)
+        self._hearing: asyncio.Task[None] | None = None
         self._looking = asyncio.Lock()
 
     @property
@@ -173,15 +184,26 @@ class Worker:
         process = self._process
         return process.pid if process is not None and process.returncode is None else 0
 
+    @property
+    def _script_pid(self) -> int:
+        """The process that runs the script, which a sandbox stands around."""
+        pid = self.pid
+        return proc.descendant(pid, SANDBOX_GENERATIONS) if pid and self._is_sandboxed else pid
+
+    @property
+    def _is_sandboxed(self) -> bool:
+        return self._spec.sandbox == "bwrap"
+
     async def start(self) -> Ready:
         """A new process that is through with init(). Errors: CrewFailed, and then there is none."""
         self.number = next(self._numbers)
         self.is_leaving = False
         self._still_since_s = 0.0
+        self._liveness = Liveness(self._spec.liveness, asyncio.get_running_loop().time())
         worker_state.clear(self._sockets.state_fd, self._state_at)
         try:
             async with asyncio.timeout(self._spec.init_timeout_s):
-                await asyncio.to_thread(_make_empty, self._tmp)
+                await asyncio.to_thread(self._make_tmp)
                 events = await self._spawn()
                 ready = await self._hear(events)
         except TimeoutError:
@@ -197,6 +219,7 @@ class Worker:
             raise
         self.is_ready = True
         self.reason = "is ready"
+        self._hearing = asyncio.create_task(self._hear_on(events))
         return ready
 
     async def wait(self) -> str:
@@ -205,13 +228,12 @@ class Worker:
         status = await self._process.wait()
         self.is_ready = False
         await self._bury()
-        return f"signal {-status}" if status < 0 else f"exit status {status}"
+        return self._how(status)
 
     def stop_soon(self) -> None:
         """Finish the current request, then end."""
         self.is_leaving = True
-        if self._control is not None and not self._control.is_closing():
-            self._control.write(b'{"command": "stop"}\n')
+        self._tell("stop")
 
     def signal(self, number: signal.Signals) -> None:
         """To the process and all that it started."""
@@ -236,8 +258,8 @@ class Worker:
                 self._end_because("it stands still")
             elif self._is_overdue(hung_after_s):
                 await self._end_if_overdue(hung_after_s)
-            else:
-                self._look_at_memory()
+            elif not self._is_silent():
+                self._look_at_use()
 
     def running(self) -> tuple[int, int, int]:
         """What it runs: the request's number, its deadline, and whose it is."""
@@ -289,9 +311,11 @@ class Worker:
         environment = worker_environment(spec, self._tmp) | {
             "IGW_WORKER_CONFIG": json.dumps(self._config(control_fd))
         }
-        command, environment = sandboxed(
-            spec, self._tmp, [str(spec.python), "-c", MAIN.format(lib=str(spec.worker_lib))], environment
-        )
+        command = [str(spec.python), "-c", MAIN.format(lib=str(spec.worker_lib))]
+        if self._is_sandboxed:
+            readable = (spec.code_dir, spec.worker_lib, *spec.readable)
+            room = sandbox.Room(own=self._tmp, folder=spec.code_dir, readable=readable, hidden=spec.hidden)
+            command, environment = sandbox.sandboxed(room, Path(spec.python), command, environment)
         return {
             "parent": os.getpid(),
             "memory_bytes": spec.memory_bytes,
@@ -338,14 +362,36 @@ class Worker:
         assert self._process is not None
         status = await self._process.wait()
         await self._last_words()
-        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        text = f"the worker process ended with {how} before init() of the scoring script was through"
+        complaint = sandbox.complaint(self.log.tail(50)) if self._is_sandboxed else ""
+        if complaint:
+            raise CrewFailed("SandboxFailed", complaint)
+        text = f"the worker process ended with {self._how(status)} before init() of the scoring script was through"
         raise CrewFailed("WorkerEnded", text, log=self._tail())
+
+    async def _hear_on(self, events: asyncio.StreamReader) -> None:
+        """What it says once it serves: that it is alive."""
+        with contextlib.suppress(OSError, ValueError):  # It has ended, or writes what no host would.
+            while await events.readline():
+                self._liveness.answered()
+
+    def _tell(self, command: str) -> None:
+        if self._control is not None and not self._control.is_closing():
+            self._control.write(json.dumps({"command": command}).encode() + b"\n")
+
+    def _how(self, status: int) -> str:
+        """How it ended. bwrap tells a signal as a shell does."""
+        if self._is_sandboxed and status > SHELL_SIGNALS:
+            status = SHELL_SIGNALS - status
+        if status == -signal.SIGXCPU:
+            return f"signal {-status}: it had used its {self._spec.cpu_seconds} s of CPU time"
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
 
     async def _keep_output(self, output: asyncio.StreamReader) -> None:
         """What it prints, no faster than a disk should have to take it: a flood slows its writer down."""
+        lines = Lines()
         while data := await output.read(OUTPUT_CHUNK):
             self.log.write(data)
+            self._spec.on_output(self.slot, lines.feed(data))
             if len(data) >= OUTPUT_CHUNK // 2:
                 await asyncio.sleep(len(data) / OUTPUT_BYTES_PER_S)
 
@@ -364,6 +410,8 @@ class Worker:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
+        if self._hearing is not None:
+            self._hearing.cancel()
         if self._pipe is not None:
             self._pipe.close()
         if self._control is not None:
@@ -371,6 +419,11 @@ class Worker:
 
     def _tail(self) -> str:
         return "\n".join(self.log.tail(50))
+
+    def _make_tmp(self) -> None:
+        _make_empty(self._tmp)
+        if self._is_sandboxed:
+            sandbox.make_scratch(self._tmp)
 
     # Looks.
 
@@ -380,10 +433,10 @@ class Worker:
 
     async def _end_if_overdue(self, hung_after_s: float) -> None:
         """Between the look and the end it must not begin with another request: it is stopped, and looked at again."""
-        pid = self.pid
+        pid, script_pid = self.pid, self._script_pid
         self.signal(signal.SIGSTOP)
         for _ in range(FREEZE_LOOKS):
-            if _state_of(pid) in "TX":
+            if proc.state_of(script_pid) in "TX":
                 break
             await asyncio.sleep(0.001)
         if self.pid == pid and self._is_overdue(hung_after_s):
@@ -393,20 +446,43 @@ class Worker:
 
     def _has_stopped(self) -> bool:
         now_s = asyncio.get_running_loop().time()
-        if not self.pid or _state_of(self.pid) != "T":
+        if not self.pid or proc.state_of(self._script_pid) != "T":
             self._still_since_s = 0.0
             return False
         self._still_since_s = self._still_since_s or now_s
         return now_s - self._still_since_s > STILL_AFTER_S
 
-    def _look_at_memory(self) -> None:
-        limit = self._spec.memory_bytes
-        held = _resident_bytes(self.pid) if limit and self.pid else 0
-        if held > limit:
-            self._end_because(f"it holds {held} bytes of memory and may hold {limit}")
-        elif held > FULL_AT * limit and self.is_ready and not self.is_leaving:
-            log.warning("%s worker %d holds %d of %d bytes and is replaced", self._spec.pool, self.slot, held, limit)
-            self.stop_soon()
+    def _is_silent(self) -> bool:
+        """Whether it was ended because it did not answer; asks it where that is due."""
+        if not self.is_ready or self.is_leaving:
+            return False
+        move = self._liveness.look(asyncio.get_running_loop().time(), is_running=bool(self.running()[0]))
+        if move is Move.ASK:
+            self._tell("ping")
+        elif move is Move.END:
+            probe = self._spec.liveness
+            self._end_because(
+                f"it ran no request and did not answer {probe.failure_threshold} times within {probe.timeout_s:g} s"
+            )
+        return move is Move.END
+
+    def _look_at_use(self) -> None:
+        """One that is nearly through with what it may have is replaced between two requests, so that none is lost."""
+        spec = self._spec
+        held = proc.resident_bytes(self._script_pid) if spec.memory_bytes and self.pid else 0
+        used_s = proc.cpu_seconds(self._script_pid) if spec.cpu_seconds and self.pid else 0.0
+        if held > spec.memory_bytes:
+            self._end_because(f"it holds {held} bytes of memory and may hold {spec.memory_bytes}")
+        elif not self.is_ready or self.is_leaving:
+            return
+        elif held > FULL_AT * spec.memory_bytes:
+            self._replace_soon(f"holds {held} of {spec.memory_bytes} bytes")
+        elif used_s > FULL_AT * spec.cpu_seconds:
+            self._replace_soon(f"has used {used_s:.1f} of {spec.cpu_seconds} s of CPU time")
+
+    def _replace_soon(self, why: str) -> None:
+        log.warning("%s worker %d %s and is replaced", self._spec.pool, self.slot, why)
+        self.stop_soon()
 
     def _end_because(self, why: str) -> None:
         self.reason = f"was ended, for {why}"
@@ -431,9 +507,12 @@ class Crew:
     async def start(self, scorers: int) -> Ready:
         """All workers are through with init(). Errors: CrewFailed; then nothing of it is left."""
         self._sockets = Sockets(scorers)
-        if self.spec.sandbox == "bwrap" and shutil.which("bwrap") is None:
+        if self.spec.sandbox == "bwrap" and not sandbox.is_installed():
             await self.stop(0.0)
-            raise CrewFailed("SandboxMissing", "the sandbox bwrap was asked for and is not installed")
+            raise CrewFailed(
+                "SandboxFailed",
+                "the sandbox bwrap was asked for (setting script_sandbox) and is not installed (package bubblewrap)",
+            )
         await asyncio.to_thread((self.spec.folder / "logs").mkdir, 0o700, True, True)
         try:
             first, *_ = await self._add(self.spec.workers)
@@ -542,7 +621,7 @@ class Crew:
                 self._on_gone(worker.number)
                 if worker not in self._workers:
                     return
-                if not worker.is_leaving:
+                if not worker.is_leaving or how != WELL:
                     log.error("%s worker %d ended with %s and is replaced", self.spec.pool, worker.slot, how)
             pause_s = PAUSE_MIN_S if loop.time() - began_s > STEADY_AFTER_S else min(pause_s * 2, PAUSE_MAX_S)
             await asyncio.sleep(pause_s)
@@ -579,30 +658,6 @@ def worker_environment(spec: CrewSpec, tmp: Path) -> dict[str, str]:
     }
 
 
-def sandboxed(
-    spec: CrewSpec, tmp: Path, command: list[str], environment: dict[str, str]
-) -> tuple[list[str], dict[str, str]]:
-    """The command and its environment, inside bwrap where that is asked for: no network, nothing to write to but
-    `tmp`. What the linker reads is for the command alone, not for the program that makes the sandbox."""
-    if spec.sandbox != "bwrap":
-        return command, environment
-    linker = {name: value for name, value in environment.items() if name.startswith("LD_")}
-    python = Path(spec.python)
-    needed = (spec.code_dir, spec.worker_lib, python.parent.parent, *spec.readable)
-    program = shutil.which("bwrap") or "bwrap"
-    wrapped = [program, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev"]
-    wrapped += ["--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108
-    for folder in spec.hidden:
-        wrapped += ["--tmpfs", str(folder)]
-    for folder in needed:
-        wrapped += ["--ro-bind", str(folder), str(folder)]
-    wrapped += ["--bind", str(tmp), str(tmp), "--chdir", str(spec.code_dir)]
-    for name, value in linker.items():
-        wrapped += ["--setenv", name, value]
-    kept = {name: value for name, value in environment.items() if name not in linker}
-    return [*wrapped, "--", *command], kept
-
-
 def _pair() -> tuple[socket.socket, socket.socket]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for sock in (ours, theirs):
@@ -613,19 +668,3 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _state_of(pid: int) -> str:
-    """The kernel's letter for what a process does; X where there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return "X"
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        # It ended meanwhile.
-        return 0

@@ -28,13 +28,12 @@ UMASK = 0o077
 def bound(plan: dict[str, Any]) -> None:
     """Limits that hold for the program and whatever it starts; 0 for none."""
     _limit(resource.RLIMIT_CORE, 0)
-    for limit, name in (
-        (resource.RLIMIT_DATA, "memory_bytes"),
-        (resource.RLIMIT_CPU, "cpu_seconds"),
-        (resource.RLIMIT_NOFILE, "files_max"),
-    ):
+    for limit, name in ((resource.RLIMIT_DATA, "memory_bytes"), (resource.RLIMIT_NOFILE, "files_max")):
         if plan[name]:
             _limit(limit, plan[name])
+    if plan["cpu_seconds"]:
+        # First a signal that tells what it is, a second later the end.
+        _limit(resource.RLIMIT_CPU, plan["cpu_seconds"], more=1)
     if plan["processes_max"]:
         # The kernel counts everything that this user runs, the gateway too.
         _limit(resource.RLIMIT_NPROC, plan["processes_max"] + _tasks_of(os.getuid()))
@@ -42,10 +41,11 @@ def bound(plan: dict[str, Any]) -> None:
     os.nice(NICE)
 
 
-def _limit(limit: int, value: int) -> None:
+def _limit(limit: int, value: int, more: int = 0) -> None:
+    """`more`: by how much the hard limit is above."""
     _, hard = resource.getrlimit(limit)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(limit, (value, value))
+    value, most = (one if hard == resource.RLIM_INFINITY else min(one, hard) for one in (value, value + more))
+    resource.setrlimit(limit, (value, most))
 
 
 def _tasks_of(uid: int) -> int:

@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
+from gateway.liveness import Probe
 from runtimes import BatchingSpec
 
 # Azure's two kinds of online endpoint and deployment; they differ in bounds only.
@@ -133,6 +134,7 @@ class Script:
     environment: ScriptEnvironment = field(default_factory=ScriptEnvironment)
     variables: dict[str, str] = field(default_factory=dict)
     init_timeout_s: float = 310.0
+    liveness: Probe = field(default_factory=Probe)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -274,11 +274,26 @@ class Settings:
     script_memory_bytes: int = _setting(
         0, _integer(0, 1 << 50), "Most memory that a worker process of a script may hold, in bytes. 0: no bound."
     )
+    script_cpu_seconds: int = _setting(
+        0,
+        _integer(0, 1 << 31),
+        "Most CPU time that a worker process may use in its life, in seconds; it is replaced then. 0: no bound.",
+    )
     script_files_max: int = _setting(1024, _integer(16, 1_000_000), "Most open files of a worker process.")
+    script_processes_max: int = _setting(
+        0,
+        _integer(0, 1_000_000),
+        "Most processes and threads beside those that the gateway's user has when a worker starts; the kernel counts "
+        "them by user, and root's not at all. 0: no bound.",
+    )
     script_sandbox: Literal["none", "bwrap"] = _setting(
         "none",
         _choice("none", "bwrap"),
-        "How worker processes are shut in: bwrap gives them no network and a file system that they cannot change.",
+        "How worker processes are shut in: bwrap gives them no network and a file system that they cannot change, "
+        "with nothing of the machine in it but its programs and what they need.",
+    )
+    script_folders: tuple[str, ...] = _setting(
+        (), _FOLDERS, "Folders of this machine that scripts in the sandbox may read, too."
     )
     people_issuer: str = _setting("", _TEXT, "Issuer of tokens for people who manage the gateway (OpenID Connect).")
     people_audience: str = _setting("", _TEXT, "Audience of these tokens; with people_issuer.")

@@ -210,6 +210,7 @@ class Supervisor:
         assert self._fleet is not None
         await self._stopping.wait()
         self._is_draining = True
+        self._plane.scripts.streams.close()
         grace_s = 0.0 if self._hurry.is_set() else self._settings.drain_grace_s
         log.info("draining: serving on for %g s, then finishing what runs", grace_s)
         draining = asyncio.create_task(self._fleet.drain(grace_s, self._settings.drain_timeout_s))

@@ -1,11 +1,11 @@
-"""Credentials, management tokens and rollouts of a running gateway, asked and told over its management listener.
+"""Credentials, logs, management tokens and rollouts of a running gateway, over its management listener.
 
 Errors: RemoteError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -13,6 +13,8 @@ from gateway.cli.deploy import SUBSCRIPTION
 from gateway.cli.remote import Remote, RemoteError
 
 Command = Literal["pause", "resume", "promote", "cancel"]
+# The gateway says something every 15 seconds.
+QUIET_S = 60.0
 ENDPOINTS = (
     f"{SUBSCRIPTION}/resourceGroups/gateway/providers/Microsoft.MachineLearningServices/workspaces/gateway"
     "/onlineEndpoints"
@@ -27,6 +29,17 @@ def keys(remote: Remote, endpoint: str) -> dict[str, Any]:
 def token(remote: Remote, endpoint: str) -> dict[str, Any]:
     """A fresh token for an endpoint."""
     return dict(remote.ask("POST", f"{ENDPOINTS}/{quote(endpoint, safe='')}/token"))
+
+
+def logs(remote: Remote, endpoint: str, deployment: str, tail: int, *, follow: bool) -> Iterator[tuple[str, str]]:
+    """The lines of a deployment's log, each with its kind: "", or "lost" and "end" for what is told of them."""
+    path = f"{ENDPOINTS}/{quote(endpoint, safe='')}/deployments/{quote(deployment, safe='')}/logs"
+    kind = ""
+    for line in remote.lines(path, {"tail": str(tail), "follow": str(follow).lower()}, QUIET_S):
+        name, _, value = line.partition(": ")
+        if name == "data":
+            yield kind, value
+        kind = value if name == "event" else kind if line else ""
 
 
 def tokens(remote: Remote) -> list[Any]:

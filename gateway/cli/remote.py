@@ -185,6 +185,26 @@ class Remote:
             self.sleep(pause_s)
             waited += pause_s
 
+    def lines(self, path: str, query: Mapping[str, str], quiet_s: float) -> Iterator[str]:
+        """The lines of an answer as they come, none for longer than this. Errors: RemoteError."""
+        begun = b""
+        try:
+            with self._client.stream(
+                "GET",
+                path,
+                params=query,
+                headers={"accept": "*/*"},
+                timeout=httpx.Timeout(quiet_s, connect=_CONNECT_S),
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._refusal(response, f"GET {path}")
+                for piece in response.iter_bytes():
+                    *whole, begun = (begun + piece).split(b"\n")
+                    yield from (line.decode("utf-8", "replace") for line in whole)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
     def upload(self, container: str, path: str, source: Path, sha256: str, size_bytes: int) -> None:
         """Send a file as a blob. Errors: RemoteError, also where the file is not what it was."""
         digest = hashlib.sha256()

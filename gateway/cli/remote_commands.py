@@ -26,6 +26,7 @@ _SHELL = "Example: KEY=$(gateway keys digits | jq -r .primaryKey)"
 def add(app: typer.Typer, doors: Doors) -> None:
     """Add the commands to the tree."""
     _add_credentials(app, doors)
+    _add_logs(app, doors)
     _add_apply(app, doors)
     _add_export(app, doors)
     _add_tokens(app, doors)
@@ -68,6 +69,30 @@ def _add_credentials(app: typer.Typer, doors: Doors) -> None:
 
         with answered(), _remote(doors, state, config, url, token_file, ca) as remote:
             print_json(manage.token(remote, endpoint))
+
+
+def _add_logs(app: typer.Typer, doors: Doors) -> None:
+    @app.command(epilog="Example: gateway logs iris blue --follow")
+    def logs(
+        endpoint: Endpoint,
+        deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Deployment of the endpoint.")],
+        tail: Annotated[int, typer.Option("--tail", metavar="N", min=0, max=10_000, help="Last lines.")] = 100,
+        follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until it is deleted.")] = False,
+        state: State = None,
+        config: Config = None,
+        url: Url = None,
+        token_file: TokenFile = None,
+        ca: Ca = None,
+    ) -> None:
+        """Print the log of a deployment.
+
+        What its workers write, how its environment is built, and what happened to it.
+        """
+        from gateway.cli import manage
+
+        with answered(), _remote(doors, state, config, url, token_file, ca) as remote:
+            for kind, line in manage.logs(remote, endpoint, deployment, tail, follow=follow):
+                typer.echo(f"{kind}: {line}" if kind else line, err=bool(kind))
 
 
 def _add_apply(app: typer.Typer, doors: Doors) -> None:

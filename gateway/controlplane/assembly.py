@@ -108,8 +108,12 @@ class ControlPlane:
             folder=state.path / "workers",
             limits=ScriptLimits(
                 memory_bytes=settings.script_memory_bytes,
+                cpu_seconds=settings.script_cpu_seconds,
                 files_max=settings.script_files_max,
+                processes_max=settings.script_processes_max,
                 sandbox=settings.script_sandbox,
+                hidden=_hidden(settings, state),
+                readable=tuple(map(Path, settings.script_folders)),
             ),
         )
         self.publisher = Publisher(models, defaults, self.scripts)
@@ -211,6 +215,8 @@ class ControlPlane:
             now=time.time,
             new_id=lambda: str(uuid.uuid4()),
             version=version,
+            streams=self.scripts.streams,
+            is_running=self.scripts.is_running,
         )
         blobs = BlobApp(self._storage, self._link_secret, self._blob_permissions)
         return ManagementApp(services, urls, blobs, self._door)
@@ -293,6 +299,12 @@ class ControlPlane:
         except StoreBusy as error:
             raise Problem(Code.UNAVAILABLE, str(error)) from error
         return sas.PERMISSIONS if actor.role >= Role.OPERATOR else READS
+
+
+def _hidden(settings: Settings, state: State) -> tuple[Path, ...]:
+    """What no script in a sandbox may read, even where it lies among the system's own folders."""
+    given = (state.path, settings.apply, settings.tls_key, *map(Path, settings.model_folders))
+    return tuple(one.resolve() for one in given if one is not None)
 
 
 def _people(settings: Settings) -> People | None:

@@ -20,16 +20,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from gateway.controlplane.last_words import last_words
 from gateway.controlplane.model_store import ModelStore
 from gateway.crew import CrewFailed, CrewSpec, Ready
 from gateway.environments import Environment, EnvironmentRefused
+from gateway.log_stream import LogStreams
 from gateway.resources import AssetModel, AssetTree, Deployment, LocalTree, Script, ScriptEnvironment
 from runtimes import ScriptSpec
 
 log = logging.getLogger(__name__)
 
 # What Azure calls what a crew says of itself.
-_CODES = {"WorkerEnded": "UserScriptInitFailed", "InitTimedOut": "ResourceNotReady", "SandboxMissing": "BadArgument"}
+_CODES = {"WorkerEnded": "UserScriptInitFailed", "InitTimedOut": "ResourceNotReady", "SandboxFailed": "BadArgument"}
 
 
 class ScriptRefused(Exception):
@@ -72,9 +74,13 @@ class Limits:
     """Bounds of one worker process; 0 for none."""
 
     memory_bytes: int = 0
+    cpu_seconds: int = 0
     files_max: int = 1024
     processes_max: int = 0
     sandbox: str = "none"
+    # What a sandboxed worker must not read, and what all of them may, beside their own.
+    hidden: tuple[Path, ...] = ()
+    readable: tuple[Path, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,9 +103,11 @@ class Scripts:
         self._folder = folder
         self._limits = limits
         self._version = version
+        self.streams = LogStreams()
         self._numbers = itertools.count(1)
         self._served: dict[str, _Running] = {}
         self._ahead: dict[str, _Running] = {}
+        self._making: Counter[str] = Counter()
         self._ending: set[asyncio.Task[None]] = set()
         # Digests of environments: what crews run in, or are made for; and what each deployment had last.
         self._held: Counter[str] = Counter()
@@ -121,6 +129,15 @@ class Scripts:
                 # Longer waits are for the requests of before and of now alike.
                 found.timeout_s = max(found.timeout_s, deployment.request_timeout_ms / 1000)
                 return await self._sized(found, deployment.workers)
+        self._making[name] += 1
+        try:
+            running = await self._made(name, deployment, script, identity)
+        finally:
+            self._making[name] -= 1
+        return running.spec
+
+    async def _made(self, name: str, deployment: Deployment, script: Script, identity: str) -> _Running:
+        """A new one, ahead of what is served. Errors: ScriptRefused."""
         await self.forget(name)
         try:
             running = await self._start(name, deployment, script, identity)
@@ -131,7 +148,7 @@ class Scripts:
         # Another one may have been made meanwhile.
         await self.forget(name)
         self._ahead[name] = running
-        return running.spec
+        return running
 
     async def forget(self, name: str) -> None:
         """End what was made ready and is not served."""
@@ -168,7 +185,12 @@ class Scripts:
     async def collect(self, wanted: Collection[str]) -> int:
         """Remove the environments that nothing runs in, and that no wanted deployment had; how many went."""
         self._had = {name: digest for name, digest in self._had.items() if name in wanted or self._runs(name)}
+        self.streams.keep_only({*wanted, *(+self._making), *self._ahead, *self._served})
         return await self._environments.collect({*(+self._held), *self._had.values()})
+
+    def is_running(self, name: str) -> bool:
+        """Whether workers of it run or are made ready: also of what an apply has not written yet."""
+        return self._making[name] > 0 or self._runs(name)
 
     def _runs(self, name: str) -> bool:
         return name in self._ahead or name in self._served
@@ -183,7 +205,7 @@ class Scripts:
             try:
                 await self._crews.resize(running.spec.pool, workers)
             except CrewFailed as error:
-                raise ScriptRefused(_CODES.get(error.code, error.code), str(error)) from error
+                raise _refused(error) from error
             running.spec = replace(running.spec, workers=workers)
         return running.spec
 
@@ -199,7 +221,7 @@ class Scripts:
             ready = await self._crews.start(spec)
         except CrewFailed as error:
             await self._let_go(trees, environment.digest)
-            raise ScriptRefused(_CODES.get(error.code, error.code), str(error), error.log) from error
+            raise _refused(error) from error
         except BaseException:
             await self._let_go(trees, environment.digest)
             raise
@@ -226,8 +248,11 @@ class Scripts:
         return entry.parents[len(PurePosixPath(tree.entry).parts) - 1]
 
     async def _environment(self, name: str, script: Script) -> Environment:
+        stream = self.streams.of(name)
+
         def say(line: str) -> None:
             log.info("environment of %s: %s", name, line)
+            stream.add("environment", f"{line}\n".encode())
 
         try:
             found = await self._environments.get(script.environment, say)
@@ -236,6 +261,7 @@ class Scripts:
         self._had[name] = found.digest
         for note in found.notes:
             log.warning("environment of %s: %s", name, note)
+            stream.add("environment", f"note: {note}\n".encode())
         return found
 
     def _crew_spec(
@@ -249,6 +275,7 @@ class Scripts:
         """`roots`: the folders of the code and, where there is one, of the model."""
         assert isinstance(script.code, AssetTree)
         pool = f"{name}#{next(self._numbers)}"
+        stream = self.streams.of(name)
         code_dir = roots[0] / script.code.folder
         variables = {
             **script.variables,
@@ -266,13 +293,17 @@ class Scripts:
             environment=variables,
             workers=deployment.workers,
             memory_bytes=self._limits.memory_bytes,
+            cpu_seconds=self._limits.cpu_seconds,
             files_max=self._limits.files_max,
             processes_max=self._limits.processes_max,
             sandbox=self._limits.sandbox,
             folder=self._folder / pool.replace("/", "_"),
             init_timeout_s=script.init_timeout_s,
             server_version=self._version,
-            readable=tuple(roots),
+            readable=(*roots, *self._limits.readable),
+            hidden=self._limits.hidden,
+            liveness=script.liveness,
+            on_output=lambda slot, data: stream.add(f"worker {slot}", data),
         )
 
     async def _end(self, running: _Running, after_s: float) -> None:
@@ -292,6 +323,11 @@ class Scripts:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         return task
+
+
+def _refused(error: CrewFailed) -> ScriptRefused:
+    told = last_words(error.message, error.log, is_told_by_host=error.code not in _CODES)
+    return ScriptRefused(_CODES.get(error.code, error.code), told, error.log)
 
 
 def _identity(script: Script) -> str:

@@ -18,7 +18,13 @@ from gateway.controlplane.model_files import ModelFileError
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind
 from gateway.controlplane.yaml_types import DeploymentGatewayYaml, EnvironmentYaml, OnlineDeploymentYaml, ProbeYaml
+from gateway.liveness import Probe
 from gateway.resources import AssetTree, LocalTree, Script, ScriptEnvironment
+
+_WITHOUT_EFFECT = {
+    "readiness_probe": "has no effect: a worker is ready once its init() has ended, and busy or idle after that",
+    "liveness_probe": "has no effect: one answer of a worker is enough",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +62,35 @@ def script_of(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> Scrip
         key = "model" if isinstance(source.model, str) else "model.path"
         text = source.model if isinstance(source.model, str) else source.model.path
         model = tree_of(text, place, Kind.MODEL, key, trees)
-    probe = source.readiness_probe or ProbeYaml()
     return Script(
         code=code,
         scoring_script=given.scoring_script,
         model=model,
         environment=_environment(source.environment, trees),
         variables=dict(source.environment_variables),
-        init_timeout_s=probe.initial_delay + probe.period * probe.failure_threshold,
+        init_timeout_s=_init_timeout_s(source),
+        liveness=_liveness(source, place),
+    )
+
+
+def _init_timeout_s(source: OnlineDeploymentYaml) -> float:
+    """What either probe gives it: whoever has a slow init() raises one of them, or both."""
+    given = [one for one in (source.readiness_probe, source.liveness_probe) if one is not None] or [ProbeYaml()]
+    return max(one.initial_delay + one.period * one.failure_threshold for one in given)
+
+
+def _liveness(source: OnlineDeploymentYaml, place: Place) -> Probe:
+    for key in ("readiness_probe.timeout", "readiness_probe.success_threshold", "liveness_probe.success_threshold"):
+        name, _, field_name = key.partition(".")
+        probe = getattr(source, name) or ProbeYaml()
+        if getattr(probe, field_name) != getattr(ProbeYaml(), field_name):
+            place.note(key, _WITHOUT_EFFECT[name])
+    probe = source.liveness_probe or ProbeYaml()
+    return Probe(
+        initial_delay_s=probe.initial_delay,
+        period_s=probe.period,
+        timeout_s=probe.timeout,
+        failure_threshold=probe.failure_threshold,
     )
 
 

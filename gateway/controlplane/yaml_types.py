@@ -589,15 +589,25 @@ class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
     model_mount_path: Annotated[str, Meta(description=f"{NOTED}there is no container.")] = ""
     app_insights_enabled: Annotated[bool, Meta(description=f"{NOTED}metrics are on the telemetry listener.")] = False
     scale_settings: Annotated[ScaleYaml, Meta(description="How many instances run.")] = ScaleYaml()
-    liveness_probe: Annotated[ProbeYaml | None, Meta(description=f"{NOTED}there is no container to probe.")] = None
+    liveness_probe: Annotated[
+        ProbeYaml | None,
+        Meta(
+            description="A worker of a script that runs no request is asked every `period`, first after "
+            "`initial_delay`; one that does not answer within `timeout`, `failure_threshold` times one after the "
+            f"other, is replaced. {FOR_SCRIPTS}there is no worker to probe."
+        ),
+    ] = None
     readiness_probe: Annotated[
         ProbeYaml | None,
         Meta(
             description="A script's `init()` may take `initial_delay` plus `period` times `failure_threshold` "
-            f"seconds. {FOR_SCRIPTS}a deployment is ready once its model is loaded and warm."
+            "seconds; where `liveness_probe` is given and allows more, that. "
+            f"{FOR_SCRIPTS}a deployment is ready once its model is loaded and warm."
         ),
     ] = None
-    startup_probe: Annotated[ProbeYaml | None, Meta(description=f"{NOTED}there is no container to probe.")] = None
+    startup_probe: Annotated[
+        ProbeYaml | None, Meta(description=f"{NOTED}`readiness_probe` bounds how long a script's `init()` takes.")
+    ] = None
     egress_public_network_access: Annotated[
         Literal["enabled", "disabled"],
         Meta(

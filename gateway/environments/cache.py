@@ -1,10 +1,11 @@
 """Environments on the disk: one virtual environment for each content, built once, kept while it is used.
 
-    STATE/environments/DIGEST/    python in bin/, `build.log` beside it
+    STATE/environments/DIGEST/    python in bin/, `build.log` beside it; one that conda made: in env/bin/
 
-Built beside, under another name, and renamed when it is whole, so what has its name can be used. With `uv` where that
-is installed, else with venv and pip, by the interpreter that was asked for. A build has a bound on time and disk, no
-variable of the gateway's own, and a process group that ends with it.
+Built beside, under another name, and renamed when it is whole, so what has its name can be used; what conda makes
+cannot be moved, and has a file `unfinished` beside it until it is whole. With `uv` where that is installed, else with
+venv and pip, by the interpreter that was asked for; with micromamba or conda where only those have what is asked for.
+A build has a bound on time and disk, no variable of the gateway's own, and a process group that ends with it.
 Units: *_s seconds, *_bytes bytes.
 Ownership: whoever uses an environment names it to `collect`; what is being built is kept by itself.
 Errors: EnvironmentRefused, whose message ends with what the build said last.
@@ -27,12 +28,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from gateway.environments import conda
 from gateway.environments.recipe import EnvironmentRefused, Recipe, recipe_of
 from gateway.resources import ScriptEnvironment
 
 log = logging.getLogger(__name__)
 
-LOG_NAME = "build.log"
+LOG_NAME, UNFINISHED = "build.log", "unfinished"
 _LOG_BYTES_MAX = 4 * 1024 * 1024
 _SAID_LINES = 3
 _LAST_BYTES = 64 * 1024
@@ -75,16 +77,22 @@ class Environments:
     async def get(self, environment: ScriptEnvironment, say: Say) -> Environment:
         """The environment, built if it is not there. `say` gets the build's lines. Errors: EnvironmentRefused."""
         recipe = recipe_of(environment, lambda digest: self._contents.path_of(digest).read_bytes())
-        if not recipe.requirements and not recipe.python:
-            return Environment(python=Path(sys.executable), notes=recipe.notes)
-        python, notes = await _interpreter(recipe.python)
-        digest = _digest(recipe, python)
+        program = conda.tool() if recipe.conda else None
+        if program is not None:
+            plan, notes = _conda_plan(recipe, program), recipe.notes
+        elif not recipe.requirements and not recipe.python:
+            return Environment(python=Path(sys.executable), notes=(*recipe.notes, *recipe.left_out))
+        else:
+            python, said = await _interpreter(recipe.python)
+            plan, notes = _venv_plan(recipe, python), (*recipe.notes, *recipe.left_out, *said)
         # Again: it may be collected between the end of a build and the turn of whoever waited for it.
-        while not (self._folder / digest / "bin" / "python").exists():
-            await self._built(digest, recipe, python, say)
-        return Environment(
-            python=self._folder / digest / "bin" / "python", digest=digest, notes=(*recipe.notes, *notes)
-        )
+        while not self._is_whole(plan):
+            await self._built(plan, say)
+        return Environment(python=self._folder / plan.digest / plan.python, digest=plan.digest, notes=notes)
+
+    def _is_whole(self, plan: _Plan) -> bool:
+        place = self._folder / plan.digest
+        return (place / plan.python).exists() and not (place / UNFINISHED).exists()
 
     async def collect(self, in_use: Collection[str]) -> int:
         """Remove what is neither used nor being built; how many went. Decided before anything is awaited."""
@@ -106,12 +114,12 @@ class Environments:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _built(self, digest: str, recipe: Recipe, python: Path, say: Say) -> None:
+    async def _built(self, plan: _Plan, say: Say) -> None:
         """Whoever asks for what is being built waits for that."""
-        task = self._building.get(digest)
+        task = self._building.get(plan.digest)
         if task is None:
-            task = self._building[digest] = asyncio.create_task(self._build(digest, recipe, python, say))
-            task.add_done_callback(partial(self._ended, digest))
+            task = self._building[plan.digest] = asyncio.create_task(self._build(plan, say))
+            task.add_done_callback(partial(self._ended, plan.digest))
         await asyncio.shield(task)
 
     def _ended(self, digest: str, task: asyncio.Task[None]) -> None:
@@ -119,18 +127,22 @@ class Environments:
         if not task.cancelled() and task.exception() is not None:
             log.warning("environment %s: %s", digest, task.exception())
 
-    async def _build(self, digest: str, recipe: Recipe, python: Path, say: Say) -> None:
-        place = self._folder / _unfinished(digest)
+    async def _build(self, plan: _Plan, say: Say) -> None:
+        final = self._folder / plan.digest
+        place = final if plan.stays else self._folder / _unfinished(plan.digest)
+        is_whole = False
         try:
             await asyncio.to_thread(_clear, place)
-            (place / "requirements.txt").write_text("".join(f"{line}\n" for line in recipe.requirements))
+            (place / UNFINISHED).touch()
+            for name, text in plan.files.items():
+                (place / name).write_text(text)
             async with asyncio.timeout(self._limits.build_timeout_s):
-                for command in _commands(place, python):
+                for command in plan.commands(place):
                     await self._run(command, place, say)
-            # What has the name already is no environment: nobody would build it again.
-            await asyncio.to_thread(shutil.rmtree, self._folder / digest, ignore_errors=True)
-            # The scripts beside the interpreter name the folder that is renamed now; nobody calls them.
-            place.rename(self._folder / digest)
+            if not (place / plan.python).exists():
+                raise EnvironmentRefused("ImageBuildFailure", f"the environment has no python{_last(place)}")
+            await asyncio.to_thread(_finish, place, final)
+            is_whole = True
         except TimeoutError as error:
             raise EnvironmentRefused(
                 "ImageBuildFailure",
@@ -142,7 +154,8 @@ class Environments:
                 "ImageBuildFailure", f"the environment cannot be built: {error.strerror or error}"
             ) from error
         finally:
-            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+            if not is_whole:
+                await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
     async def _run(self, command: Sequence[str], place: Path, say: Say) -> None:
         say(" ".join(command))
@@ -186,6 +199,47 @@ class Environments:
                 return
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """How one is built: by which commands in a folder with which files, and where its interpreter is then. `stays`:
+    it cannot be moved."""
+
+    digest: str
+    files: dict[str, str]
+    commands: Callable[[Path], list[list[str]]]
+    python: Path = Path("bin/python")
+    stays: bool = False
+
+
+def _venv_plan(recipe: Recipe, python: Path) -> _Plan:
+    return _Plan(
+        digest=_digest(str(python.resolve()), *recipe.requirements),
+        files={"requirements.txt": "".join(f"{line}\n" for line in recipe.requirements)},
+        commands=lambda place: [list(one) for one in _commands(place, python)],
+    )
+
+
+def _conda_plan(recipe: Recipe, program: str) -> _Plan:
+    return _Plan(
+        digest=_digest(conda.FILE_NAME, recipe.conda),
+        files={conda.FILE_NAME: recipe.conda},
+        commands=lambda place: [conda.command(program, place)],
+        python=Path(conda.PREFIX) / "bin" / "python",
+        stays=True,
+    )
+
+
+def _finish(place: Path, final: Path) -> None:
+    """From now on it can be used. Blocks."""
+    shutil.rmtree(place / conda.ROOT, ignore_errors=True)
+    if place != final:
+        # What has the name already is no environment: nobody would build it again.
+        shutil.rmtree(final, ignore_errors=True)
+    (place / UNFINISHED).unlink()
+    # The scripts beside the interpreter name the folder that is renamed now; nobody calls them.
+    place.rename(final)
+
+
 def _unfinished(digest: str) -> str:
     return f"unfinished-{digest}"
 
@@ -195,10 +249,9 @@ def _clear(place: Path) -> None:
     place.mkdir(mode=0o700, parents=True)
 
 
-def _digest(recipe: Recipe, python: Path) -> str:
-    """Of what is installed, and of the interpreter that it is for."""
-    said = "\n".join([str(python.resolve()), *recipe.requirements])
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+def _digest(*said: str) -> str:
+    """Of what is installed, and of what it is for."""
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
 
 
 async def _interpreter(version: str) -> tuple[Path, tuple[str, ...]]:
@@ -256,7 +309,8 @@ def _variables(place: Path) -> dict[str, str]:
         # Proxies are written in either case.
         if name in kept or name.upper() in kept[-3:] or name.startswith(("PIP_", "UV_"))
     }
-    return {**given, "HOME": os.environ.get("HOME", str(place)), "TMPDIR": str(place), "PYTHONNOUSERSITE": "1"}
+    own = {"HOME": os.environ.get("HOME", str(place)), "TMPDIR": str(place), "PYTHONNOUSERSITE": "1"}
+    return {**given, **conda.variables(place), **own}
 
 
 async def _copy(process: asyncio.subprocess.Process, path: Path, say: Say) -> None:
@@ -312,9 +366,15 @@ def _last(place: Path) -> str:
 
 
 def _size(folder: Path) -> int:
+    """A file counts once, under however many names."""
     total = 0
+    shared: set[int] = set()
     for place, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 - a hundred thousand of them
+                found = os.lstat(os.path.join(place, name))  # noqa: PTH118 - a hundred thousand of them
+                if found.st_nlink > 1 and found.st_ino in shared:
+                    continue
+                shared.add(found.st_ino)
+                total += found.st_size
     return total

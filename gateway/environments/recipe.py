@@ -2,8 +2,9 @@
 
 What: Azure's environments are container images; here a script runs in a virtual environment. Of a conda file the pip
 part and the Python version count, and of the conda part the packages that PyPI has under a name that is known to be
-the same thing; the rest is named. Images of Azure's own stand for the gateway's interpreter, for they hold no package
-of the user's. The packages that Azure's inference server needs are not needed here.
+the same thing; for the rest there is a file for a conda tool, and a sentence where no such tool is. Images of Azure's
+own stand for the gateway's interpreter, for they hold no package of the user's. The packages that Azure's inference
+server needs are not needed here.
 What a requirement may be: a package by name, or fetched over https; never a path or a variable of this machine.
 Errors: EnvironmentRefused: what was found, and what would be accepted.
 """
@@ -13,9 +14,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gateway.environments import conda
 from gateway.resources import ScriptEnvironment
 from gateway.yaml_text import Entries, Items, Node, Scalar, read_documents
 
@@ -78,11 +80,14 @@ class EnvironmentRefused(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What to install: `python` as "3.10" ("" for the gateway's own), lines of a requirements file. Nothing to
-    install and no Python asked for: the gateway's own interpreter as it is."""
+    install and no Python asked for: the gateway's own interpreter as it is. `conda`: the file for a conda tool, where
+    PyPI does not have all that is asked for; `left_out`: what is said instead where there is no tool."""
 
     python: str = ""
     requirements: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    conda: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def recipe_of(
@@ -172,11 +177,9 @@ def _plain(node: Node) -> Any:
 
 
 def _of_conda(tree: dict[str, Any], own: tuple[int, int]) -> Recipe:
-    python = ""
-    requirements: list[str] = []
-    notes: list[str] = []
+    asked = _Asked()
     if tree.get("variables"):
-        notes.append("conda file: variables are not set; give them as environment_variables of the deployment")
+        asked.notes.append("conda file: variables are not set; give them as environment_variables of the deployment")
     for one in _list(tree.get("dependencies"), "the conda file's dependencies are"):
         if isinstance(one, dict):
             if one.keys() != {"pip"}:
@@ -184,23 +187,60 @@ def _of_conda(tree: dict[str, Any], own: tuple[int, int]) -> Recipe:
                     "BadArgument", f"the conda file names {_short(one)}; {_CONDA_ACCEPTED}, pip:"
                 )
             lines, said = _pip(map(str, _list(one["pip"], "the conda file's pip part is")))
-            requirements += lines
-            notes += said
-            continue
-        text = " ".join(str(one).split())
-        found = _CONDA.fullmatch(text)
-        if found is None or len(text) > _SAID_MAX:
-            raise EnvironmentRefused("BadArgument", f"the conda file names {_short(one)}; {_CONDA_ACCEPTED}")
-        name = found[1].lower()
-        if name == "python":
-            python = _python(_versions(one, found[2]), own)
-        elif name in _ON_PYPI:
-            requirements.append(_ON_PYPI[name] + ",".join(a + b for a, b in _versions(one, found[2])))
-        elif name not in _TOOLS:
-            notes.append(
-                f"conda package {one}: left out, for it is not known to be the same on PyPI; put it under pip"
+            asked.pip += lines
+            asked.notes += said
+        else:
+            _conda_package(one, asked, own)
+    return Recipe(
+        python=asked.python,
+        requirements=(*asked.on_pypi, *asked.pip),
+        notes=tuple(asked.notes),
+        conda=_for_a_tool(asked, tree, own) if asked.left_out else "",
+        left_out=tuple(asked.left_out),
+    )
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What a conda file asks for, as far as it is read. `packages`: those that a conda tool is told."""
+
+    python: str = ""
+    on_pypi: list[str] = field(default_factory=list)
+    pip: list[str] = field(default_factory=list)
+    packages: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def _conda_package(one: Any, asked: _Asked, own: tuple[int, int]) -> None:
+    text = " ".join(str(one).split())
+    found = _CONDA.fullmatch(text)
+    if found is None or len(text) > _SAID_MAX:
+        raise EnvironmentRefused("BadArgument", f"the conda file names {_short(one)}; {_CONDA_ACCEPTED}")
+    name = found[1].lower()
+    if name == "python":
+        asked.python = _python(_versions(one, found[2]), own)
+    elif name in _ON_PYPI:
+        asked.on_pypi.append(_ON_PYPI[name] + ",".join(a + b for a, b in _versions(one, found[2])))
+    elif name not in _TOOLS:
+        why = "it is not known to be the same on PyPI; put it under pip, or install micromamba beside the gateway"
+        if not conda.is_package(text):
+            asked.notes.append(f"conda package {one}: left out, for it is no plain name with a version")
+            return
+        asked.left_out.append(f"conda package {one}: left out, for {why}")
+    if conda.is_package(text):
+        asked.packages[name] = text
+
+
+def _for_a_tool(asked: _Asked, tree: dict[str, Any], own: tuple[int, int]) -> str:
+    channels = [str(one) for one in _list(tree.get("channels"), "the conda file's channels are")]
+    for one in channels:
+        if not conda.is_channel(one):
+            raise EnvironmentRefused(
+                "BadArgument", f"the conda file has the channel {_short(one)}; accepted: a name, or an https address"
             )
-    return Recipe(python=python, requirements=tuple(requirements), notes=tuple(notes))
+    packages = {"python": f"python={own[0]}.{own[1]}", **({"pip": "pip"} if asked.pip else {}), **asked.packages}
+    return conda.file_of(channels, list(packages.values()), asked.pip)
 
 
 def _list(given: Any, what: str) -> list[Any]:

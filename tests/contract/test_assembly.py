@@ -259,3 +259,24 @@ def test_what_is_kept_over_a_life_is_not_made_by_another(gateway: Gateway) -> No
     plane = gateway.open()
     assert plane._link_secret == before
     assert gateway.run(plane.store.read(lambda tx: tx.find(Kind.MODEL))) == []
+
+
+# ---- scripts
+
+
+def test_what_no_sandboxed_script_may_read_is_known(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "linked.key").symlink_to(tmp_path / "real.key")
+    given = {
+        "apply": str(tmp_path / "models"),
+        "tls_cert": str(tmp_path / "chain.pem"),
+        "tls_key": str(tmp_path / "linked.key"),
+        "model_folders": f"{tmp_path / 'a'},{tmp_path / 'b'}",
+        "script_folders": str(tmp_path / "data"),
+        "script_cpu_seconds": "7",
+        "script_processes_max": "9",
+    }
+    limits = gateway.open(given).scripts._limits
+    hidden = ("state", "models", "real.key", "a", "b")
+    assert limits.hidden == tuple((tmp_path / name).resolve() for name in hidden)
+    assert limits.readable == (tmp_path / "data",)
+    assert (limits.cpu_seconds, limits.processes_max) == (7, 9)

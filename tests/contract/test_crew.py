@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from gateway.crew import Crew, CrewFailed, CrewSpec, sandboxed, worker_environment
+from gateway.crew import Crew, CrewFailed, CrewSpec
 from gateway.crews import Crews
+from gateway.liveness import Probe
 from tests.support.crews import ECHO, Pool, crew_spec, pool, until
 
 LOOK = """
@@ -99,7 +100,7 @@ def test_a_worker_sees_nothing_of_the_gateway_and_is_bounded(tmp_path: Path, mon
         assert limits["RLIMIT_CORE"] == [0, 0]
         assert limits["RLIMIT_NOFILE"] == [99, 99]
         assert limits["RLIMIT_DATA"] == [1 << 30, 1 << 30]
-        assert limits["RLIMIT_CPU"] == [600, 600]
+        assert limits["RLIMIT_CPU"] == [600, 601]
         assert limits["RLIMIT_NPROC"][0] >= 500
         assert seen["session"]
         assert "NoNewPrivs:\t1" in seen["status"]
@@ -156,21 +157,63 @@ def test_an_interpreter_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert "/no/such/python" in failed.log
 
 
-def test_a_sandbox_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert failure(crew_spec(tmp_path, ECHO, sandbox="bwrap")).code == "SandboxMissing"
+BURN = """
+import json, os, time
+def init():
+    pass
+def run(raw):
+    until = time.process_time() + json.loads(raw)
+    while time.process_time() < until:
+        pass
+    return os.getpid()
+"""
 
 
-def test_the_sandbox_hides_what_it_is_told_to_and_keeps_the_linkers_variables_for_the_script(tmp_path: Path) -> None:
-    spec = crew_spec(tmp_path, ECHO, sandbox="bwrap", hidden=(Path("/state"),), readable=(Path("/models"),))
-    environment = worker_environment(spec, tmp_path / "t") | {"LD_PRELOAD": "x.so"}
-    command, kept = sandboxed(spec, tmp_path / "t", ["/python", "-c", "x"], environment)
-    text = " ".join(command)
-    for part in ("--unshare-all", "--ro-bind / /", "--tmpfs /state", "--ro-bind /models /models", "-- /python -c x"):
-        assert part in text
-    assert text.index("--tmpfs /state") < text.index("--ro-bind /models")
-    assert "--setenv LD_PRELOAD x.so" in text
-    assert "LD_PRELOAD" not in kept
+def test_a_worker_that_used_its_cpu_time_is_replaced_between_two_requests_or_in_one_that_takes_too_much(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(made: Pool) -> None:
+        (before,) = made.pids
+        while made.pids == [before]:
+            assert await made.value(0.1) > 0
+        assert "of 2 s of CPU time and is replaced" in caplog.text
+        assert await made.send(60).outcome() == "ModelFailed"
+        await until(lambda: "it had used its 2 s of CPU time" in caplog.text, "it is said why")
+        assert await made.value(0) > 0
+
+    told(crew_spec(tmp_path, BURN, cpu_seconds=2), story)
+
+
+SILENT = """
+import ctypes, json, os, threading, time
+def init():
+    time.sleep(0.5)
+def hold():
+    time.sleep(0.1)
+    # Holds the interpreter's lock, as a careless extension does.
+    ctypes.PyDLL(None).sleep(60)
+def run(raw):
+    if raw == '"silent"':
+        threading.Thread(target=hold, daemon=True).start()
+    elif raw == '"long"':
+        time.sleep(2)
+    return os.getpid()
+"""
+
+
+def test_an_idle_worker_that_does_not_answer_is_replaced_and_one_that_starts_or_runs_is_not(tmp_path: Path) -> None:
+    probe = Probe(initial_delay_s=0.1, period_s=0.1, timeout_s=0.7, failure_threshold=2)
+
+    async def story(made: Pool) -> None:
+        (before,) = made.pids
+        assert await made.value("long") == before
+        assert await made.value("silent") == before
+        await until(lambda: made.gone, "it is ended")
+        assert "did not answer 2 times within 0.7 s" in made.crew.status().workers[0].reason
+        await until(lambda: made.crew.status().ready == 1, "it is replaced")
+        assert await made.value("well") != before
+
+    told(crew_spec(tmp_path, SILENT, liveness=probe), story)
 
 
 def test_a_pool_grows_and_shrinks_and_keeps_who_stays(tmp_path: Path) -> None:

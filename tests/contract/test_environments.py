@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -336,6 +337,119 @@ def test_uv_is_used_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.Mo
     assert installed[:3] == ["/bin/uv", "pip", "install"]
     found.clear()
     assert cache._commands(tmp_path, Path("/python"))[0] == ["/python", "-m", "venv", str(tmp_path)]
+
+
+def _uv() -> str:
+    """Installed with the tests' own packages; where it is not, that is said."""
+    found = Path(sys.executable).with_name("uv")
+    if not found.exists():
+        pytest.skip("uv is not installed beside the tests' interpreter (extra dev)")
+    return str(found.parent)
+
+
+def test_uv_builds_what_pip_builds(tmp_path: Path, index: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def packages(environment: Environment) -> str:
+        program = (
+            "import importlib.metadata as m, sys\n"
+            "print(sys.version_info[:2], sys.prefix != sys.base_prefix, sorted("
+            "f'{d.name} {d.version}' for d in m.distributions() if d.name not in ('pip', 'setuptools')))"
+        )
+        done = subprocess.run([environment.python, "-c", program], capture_output=True, check=True, text=True)
+        return done.stdout
+
+    async def story() -> None:
+        by_pip = await environments(tmp_path / "pip").get(asking("tiny-thing==1.0"), quiet)
+        monkeypatch.setenv("PATH", f"{_uv()}:{os.environ['PATH']}")
+        said: list[str] = []
+        built = environments(tmp_path / "uv")
+        by_uv = await built.get(asking("tiny-thing==1.0"), said.append)
+        assert " pip install " in said[1]
+        assert said[1].split()[0].endswith("/uv")
+        assert version_in(by_uv) == "1.0"
+        assert packages(by_uv) == packages(by_pip)
+        assert by_uv.digest == by_pip.digest
+        assert "tiny-thing" in await refused(built, asking("tiny-thing==3.0"))
+
+    asyncio.run(story())
+
+
+def prefix_of(environment: Environment) -> str:
+    asked = [str(environment.python), "-c", "import sys; print(sys.prefix)"]
+    return subprocess.run(asked, capture_output=True, check=True, text=True).stdout.strip()
+
+
+# A stand-in for micromamba and conda, whose channels no test may need: it says what it was told and makes an
+# environment where it was told to.
+TOOL = f"""#!/bin/sh
+echo "told: $*"
+echo "set: $CONDA_PKGS_DIRS $MAMBA_ROOT_PREFIX $CONDA_ALWAYS_YES $CONDA_CHANNEL_ALIAS $IGW_SECRET."
+mkdir -p "$CONDA_PKGS_DIRS"
+for word in "$@"; do
+    [ "$before" = --prefix ] && prefix=$word
+    [ "$before" = --file ] && cat "$word"
+    before=$word
+done
+[ -e "{{refuses}}" ] && echo "nothing provides gdal" >&2 && exit 1
+exec {sys.executable} -m venv --without-pip "$prefix"
+"""
+GDAL = ScriptEnvironment(document={"conda_file": {"channels": ["conda-forge"], "dependencies": ["gdal=3.8"]}})
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("micromamba", "create --yes"), ("conda", "env create")],
+)
+def test_what_only_conda_has_is_built_by_its_tool(
+    tmp_path: Path, index: None, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    program = tmp_path / "bin" / name
+    program.parent.mkdir()
+    program.write_text(TOOL.format(refuses=tmp_path / "refuses"))
+    program.chmod(0o755)
+    monkeypatch.setenv("CONDA_CHANNEL_ALIAS", "https://conda.example")
+    monkeypatch.setenv("CONDA_PREFIX", "/somewhere/else")
+
+    async def story() -> None:
+        built = environments(tmp_path)
+        without = await built.get(GDAL, quiet)
+        assert without.python == Path(sys.executable)
+        assert "gdal=3.8" in without.notes[0]
+
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        (tmp_path / "refuses").touch()
+        assert "nothing provides gdal" in await refused(built, GDAL)
+        assert names(tmp_path) == set()
+        (tmp_path / "refuses").unlink()
+        said: list[str] = []
+        one = await built.get(GDAL, said.append)
+        place = tmp_path / "environments" / one.digest
+        assert one.python == place / "env" / "bin" / "python"
+        assert one.notes == ()
+        assert f"told: {told} --prefix {place}/env --file {place}/environment.yml" in said
+        assert f"set: {place}/root/pkgs {place}/root true https://conda.example ." in said
+        assert '  - "gdal=3.8"' in said
+        assert prefix_of(one) == str(place / "env")
+        assert {one.name for one in place.iterdir()} == {"env", "environment.yml", cache.LOG_NAME}
+
+        (place / cache.UNFINISHED).touch()
+        said.clear()
+        assert await built.get(GDAL, said.append) == one
+        assert said, "what a crash left is built again"
+        assert await built.collect([one.digest]) == 0
+        assert await built.collect([]) == 1
+
+    asyncio.run(story())
+
+
+def test_a_build_that_makes_no_interpreter_is_refused(tmp_path: Path, build: list[str]) -> None:
+    build.append("echo well")
+    assert "no python: well" in asyncio.run(refused(environments(tmp_path), asking("a")))
+
+
+def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"x" * 1000)
+    (tmp_path / "two").hardlink_to(tmp_path / "one")
+    assert cache._size(tmp_path) == 1000
 
 
 def test_the_same_requirements_have_the_same_name(tmp_path: Path, build: list[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.bwrap import has_bwrap
 from tests.support.process import GatewayProcess, endpoint_yaml, write_folder
 
 VERSIONS = {"blue": "1.26.4", "green": "2.2.6"}
@@ -62,7 +63,9 @@ def gateway(index: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
     """Without a deployment at first: building takes longer than a start may."""
     place = tmp_path_factory.mktemp("environments")
     folder = write_folder(place / "models", {"endpoint.yml": endpoint_yaml("rows"), "code/score.py": SCRIPT})
-    with GatewayProcess(folder, place / "state") as process:
+    # What is built is also found inside the sandbox, where the machine makes one.
+    settings = {"GATEWAY_SCRIPT_SANDBOX": "bwrap"} if has_bwrap() else {}
+    with GatewayProcess(folder, place / "state", environment=settings) as process:
         yield process
 
 

@@ -37,6 +37,7 @@ from gateway.controlplane.store.records import Blob, Kind
 from gateway.controlplane.store.transaction import Transaction
 from gateway.controlplane.vault import Vault
 from gateway.controlplane.yaml_types import ModelYaml
+from gateway.log_stream import LogStreams
 from gateway.resources import Deployment, Desired
 from gateway.telemetry.record import ScorerRecord
 from gateway.telemetry.totals import ScorerTotals
@@ -143,6 +144,8 @@ class House:
             now_s=lambda: self.now_s,
         )
         self.rollouts = Rollouts(RolloutWorld(self.control, _nothing_counted), lambda: self.now_s)
+        self.streams = LogStreams()
+        self.running: set[str] = set()
         self.app = ManagementApp(self._services(), urls or Urls(scoring_port=8443), blobs)
 
     def _services(self) -> Services:
@@ -159,6 +162,8 @@ class House:
             now=lambda: self.now_s,
             new_id=lambda: next(ids),
             version="1.2.3",
+            streams=self.streams,
+            is_running=self.running.__contains__,
         )
 
     def close(self) -> None:

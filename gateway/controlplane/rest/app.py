@@ -8,6 +8,7 @@ Units: *_bytes bytes. Errors: none leave; what nobody foresaw is a 500 whose cau
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,7 +19,7 @@ import msgspec
 from gateway.controlplane.arm.envelope import error_body
 from gateway.controlplane.authorize import Actor, require
 from gateway.controlplane.documents import DocumentError
-from gateway.controlplane.rest.context import Call, Reply, Services
+from gateway.controlplane.rest.context import Call, Reply, Services, Stream
 from gateway.controlplane.rest.query import Query
 from gateway.controlplane.rest.router import WORKSPACE, Found, Router, check_names
 from gateway.controlplane.rest.table import ROUTES
@@ -72,7 +73,10 @@ class ManagementApp:
         except Disconnected:
             return
         self.record.answered(scope["method"], reply.status)
-        await _send(scope, send, reply, request_id)
+        if reply.stream is not None:
+            await _send_stream(scope, receive, send, reply, reply.stream, request_id)
+        else:
+            await _send(scope, send, reply, request_id)
 
     def _counting(self, scope: Scope, send: Send) -> Send:
         async def counted(event: MutableMapping[str, Any]) -> None:
@@ -202,14 +206,48 @@ def _too_large(bytes_max: int) -> Problem:
 
 async def _send(scope: Scope, send: Send, reply: Reply, request_id: str) -> None:
     content = msgspec.json.encode(reply.body) if reply.body is not None else b""
-    headers = [*_traces(scope, request_id), *((name, value) for name, value in reply.headers.items())]
-    lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    lines = _lines(scope, reply, request_id)
     if reply.body is not None:
         lines.append((b"content-type", b"application/json"))
     if reply.status not in (204, 304):
         lines.append((b"content-length", str(len(content)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": lines})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
+
+
+async def _send_stream(
+    scope: Scope, receive: Receive, send: Send, reply: Reply, stream: Stream, request_id: str
+) -> None:
+    """Until the stream ends or the caller hangs up."""
+
+    async def push() -> None:
+        await send(
+            {"type": "http.response.start", "status": reply.status, "headers": _lines(scope, reply, request_id)}
+        )
+        if scope["method"] != "HEAD":
+            async for chunk in stream.chunks():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def until_gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.create_task(push()), asyncio.create_task(until_gone())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        stream.close()
+
+
+def _lines(scope: Scope, reply: Reply, request_id: str) -> list[tuple[bytes, bytes]]:
+    headers = [*_traces(scope, request_id), *reply.headers.items()]
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def _traces(scope: Scope, request_id: str) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ Units: *_s seconds, *_bytes bytes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from gateway.controlplane.matching import Match, etag_of
 from gateway.controlplane.rest.query import Query
 from gateway.controlplane.store.records import Kind, Operation, Ref, Resource
 from gateway.errors import Code, Problem
+from gateway.log_stream import LogStreams
 from gateway.strict_json import NotStrict, read_object
 
 if TYPE_CHECKING:
@@ -135,13 +136,22 @@ Export = Callable[[], Awaitable[dict[str, Any]]]
 Link = Callable[[str, str], str]
 
 
+class Stream(Protocol):
+    """A body that is sent as it comes. Whoever sends it closes it, also where nobody asked for a piece."""
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """`body` is JSON-ready, None for no content."""
+    """`body` is JSON-ready, None for no content; with `stream` there is none, and `headers` say what it is."""
 
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    stream: Stream | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +169,9 @@ class Services:
     now: Callable[[], float]
     new_id: Callable[[], str]
     version: str = ""
+    streams: LogStreams = field(default_factory=LogStreams)
+    # Whether workers of "endpoint/deployment" run or are made ready.
+    is_running: Callable[[str], bool] = lambda name: False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ _MEANINGS = {
     412: "It does not have the ETag that was asked for.",
     413: "The body is too large.",
     415: "The body is no plain JSON.",
+    429: "Too many do so already.",
     500: "The gateway failed; its log has the cause under the request id.",
     503: "The store does not answer now; try again.",
 }
@@ -189,13 +190,13 @@ def _answer(route: Route, status: int, schema: str) -> Document:
         "description": _MEANINGS[status],
         "headers": {name: _ref("headers", header) for name, header in headers.items()},
     }
-    return answer | ({"content": _json(schema)} if schema else {})
+    return answer | ({"content": _content(schema, route.media_type)} if schema else {})
 
 
 def _refusal(status: int) -> Document:
     headers = {"x-ms-request-id": "RequestId"}
     headers |= {"WWW-Authenticate": "Authenticate"} if status == 401 else {}
-    headers |= {"Retry-After": "RetryAfter"} if status == 503 else {}
+    headers |= {"Retry-After": "RetryAfter"} if status in (429, 503) else {}
     return {
         "description": _MEANINGS[status],
         "headers": {name: _ref("headers", header) for name, header in headers.items()},
@@ -204,7 +205,11 @@ def _refusal(status: int) -> Document:
 
 
 def _json(schema: str) -> Document:
-    return {"application/json": {"schema": _ref("schemas", schema)}}
+    return _content(schema, "application/json")
+
+
+def _content(schema: str, media_type: str) -> Document:
+    return {media_type: {"schema": _ref("schemas", schema)}}
 
 
 def _ref(kind: str, name: str) -> Document:

@@ -113,6 +113,8 @@ LIMIT = Parameter(name="limit", what="Most entries.", low=1, high=COUNT_MAX)
 BEFORE = Parameter(name="before", what="Only entries before the one with this id.", low=1, high=999_999_999)
 WHO = Parameter(name="who", what="Only what this actor did.", chars_max=255)
 TARGET = Parameter(name="target", what="Only what was done to this.", chars_max=255)
+TAIL = Parameter(name="tail", what="How many of the last lines come first.", low=0, high=10_000)
+FOLLOW = Parameter(name="follow", what="Whether the stream goes on with what comes.", choices=("true", "false"))
 DEPLOYMENT = Parameter(name="deployment", what="Only events of this deployment.", chars_max=64)
 
 

@@ -113,6 +113,7 @@ class Route:
     refusals: tuple[int, ...] = ()
     # What answers have beside the headers of all: "etag", "operation", "retry"; see rest/openapi.py.
     headers: tuple[str, ...] = ()
+    media_type: str = "application/json"
     # "": made from method and template.
     operation_id: str = ""
 

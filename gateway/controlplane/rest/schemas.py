@@ -77,6 +77,11 @@ def _shared() -> Schema:
         "error": {"anyOf": [error, {"type": "null"}]},
     }
     return {
+        "EventStream": {
+            "description": "Server-sent events: `data` lines are lines of the log, `id` goes back as Last-Event-ID; "
+            "`event: lost` tells of lines that are not kept any more, `event: end` why there are no more.",
+            "type": "string",
+        },
         "Anything": {"description": "Any JSON object.", "type": "object"},
         "Error": _object({"error": error}),
         "Operation": _object(operation),

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 
 from gateway.controlplane.apply_bundle import BODY_BYTES_MAX
 from gateway.controlplane.authorize import Role
-from gateway.controlplane.rest import assets, credentials, endpoints, lro, own, rollouts, workspace
+from gateway.controlplane.rest import assets, credentials, endpoints, logs, lro, own, rollouts, workspace
 from gateway.controlplane.rest.query import (
     BEFORE,
     COMPUTE_TYPE,
     COUNT,
     DEPLOYMENT,
     ENDPOINT_ORDER,
+    FOLLOW,
     HASH,
     HASH_VERSION,
     IS_DEFAULT,
@@ -26,6 +27,7 @@ from gateway.controlplane.rest.query import (
     PROPERTIES,
     SKIP,
     TAGS,
+    TAIL,
     TARGET,
     TOP,
     VIEW,
@@ -182,6 +184,13 @@ def _online() -> Iterator[Route]:
     yield Route(
         *("POST", f"{one}/getLogs", endpoints.logs, READER, "What happened to it", tag, {200: "Logs"}),
         body="LogsRequest",
+    )
+    yield Route(
+        *("GET", f"{one}/logs", logs.follow, READER, "Its log as it grows, as server-sent events", tag),
+        {200: "EventStream"},
+        query=(TAIL, FOLLOW),
+        refusals=(429,),
+        media_type="text/event-stream",
     )
     yield Route("GET", f"{one}/skus", endpoints.skus, READER, "How many instances it may have", tag, {200: "Skus"})
 

@@ -108,7 +108,7 @@ def test_an_unknown_flag_names_its_neighbours(capsys: pytest.CaptureFixture[str]
 def test_help_has_examples_and_is_what_no_argument_gives(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([], Calls().doors) == 0
     assert "Example: gateway serve --apply examples/digits" in capsys.readouterr().out
-    commands = ("serve", "settings", "reload", "status", "keys", "token", "check", "apply", "diff", "export")
+    commands = ("serve", "settings", "reload", "status", "keys", "token", "logs", "check", "apply", "diff", "export")
     for command in (*commands, "tokens create", "rollout start", "rollout pause"):
         assert run([*command.split(), "-h"], Calls().doors) == 0
         assert "Example" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.cli import manage
 from gateway.cli.remote import Remote, RemoteError, Target, target_of
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -161,6 +162,33 @@ def test_a_wait_has_an_end_and_other_refusals_are_not_waited_for() -> None:
 
 
 # ---- content ----------------------------------------------------------------------------------------------------
+
+
+def test_a_log_is_read_line_by_line_with_what_is_told_of_it() -> None:
+    asked: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.url.path.rpartition('/workspaces/gateway')[2]}?{request.url.query.decode()}")
+        text = (
+            ": here\n\nid: a.1.0\ndata: one\u2028still one\ndata: \n\n"
+            "event: lost\ndata: 4 lines\n\ndata: two\n\nevent: end\ndata: gone\n\n"
+        )
+        return httpx.Response(200, content=text.encode(), headers={"content-type": "text/event-stream"})
+
+    found = list(manage.logs(remote(handler), "digits", "blue", 7, follow=True))
+
+    assert found == [("", "one\u2028still one"), ("", ""), ("lost", "4 lines"), ("", "two"), ("end", "gone")]
+    assert asked == ["/onlineEndpoints/digits/deployments/blue/logs?tail=7&follow=true"]
+
+
+def test_a_log_that_cannot_be_read_is_explained() -> None:
+    refused = httpx.Response(404, json={"error": {"code": "NotFound", "message": "there is no such"}})
+    assert refusal(lambda: list(manage.logs(remote(lambda _: refused), "e", "d", 1, follow=False))).status == 404
+
+    def broken(_: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("quiet")
+
+    assert "no answer in time" in str(refusal(lambda: list(manage.logs(remote(broken), "e", "d", 1, follow=True))))
 
 
 def test_a_file_is_sent_as_a_blob(tmp_path: Path) -> None:

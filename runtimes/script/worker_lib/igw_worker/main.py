@@ -116,7 +116,10 @@ class Ending:
         except ConnectionError:
             return True
         *lines, self._lines = (self._lines + data).split(b"\n")
-        return not data or any(_command(line) == "stop" for line in lines)
+        commands = [_command(line) for line in lines]
+        if "ping" in commands:
+            self._control.sendall(event_line({"event": "alive"}))
+        return not data or "stop" in commands
 
 
 def _command(line: bytes) -> Any:

@@ -17,12 +17,21 @@ from gateway.controlplane.model_store import ModelStore
 from gateway.controlplane.scripts import Limits, ScriptRefused, Scripts
 from gateway.crew import CrewFailed
 from gateway.environments import EnvironmentRefused
+from gateway.liveness import Probe
 from gateway.resources import AssetTree, Deployment, Script, ScriptEnvironment
 from runtimes import ScriptSpec
 from tests.support.fake_crews import FakeCrews, FakeEnvironments
 
 NAME = "digits/blue"
-LIMITS = Limits(memory_bytes=1 << 20, files_max=7, processes_max=3, sandbox="bwrap")
+LIMITS = Limits(
+    memory_bytes=1 << 20,
+    cpu_seconds=60,
+    files_max=7,
+    processes_max=3,
+    sandbox="bwrap",
+    hidden=(Path("/state"),),
+    readable=(Path("/data"),),
+)
 
 
 class World:
@@ -131,7 +140,34 @@ def test_a_crew_finds_what_azure_promises_a_script(world: World) -> None:
     assert (spec.python, spec.workers, spec.init_timeout_s) == (Path("/env/bin/python"), 6, 9.0)
     assert (spec.memory_bytes, spec.files_max, spec.processes_max, spec.sandbox) == (1 << 20, 7, 3, "bwrap")
     assert (spec.server_version, spec.folder.parent) == ("v1", world.folder / "workers")
-    assert spec.readable == (spec.code_dir.parent, Path(spec.environment["AZUREML_MODEL_DIR"]))
+    assert (spec.cpu_seconds, spec.hidden, spec.liveness) == (60, (Path("/state"),), Probe())
+    model_dir = Path(spec.environment["AZUREML_MODEL_DIR"])
+    assert spec.readable == (spec.code_dir.parent, model_dir, Path("/data"))
+
+
+def test_what_is_built_and_what_workers_write_is_followed_from_the_first_line(world: World) -> None:
+    async def story() -> None:
+        world.environments.notes = ("conda package x: left out",)
+        world.crews.may_start.clear()
+        making = asyncio.create_task(world.scripts.ensure(NAME, world.deployment()))
+        while not world.scripts.streams.of(NAME).end:
+            await asyncio.sleep(0)
+        assert world.scripts.is_running(NAME)
+        assert world.scripts.streams.of(NAME).since(0)[:1] == ["[environment] found"]
+        world.crews.may_start.set()
+        served = await making
+        world.crews.running[served.pool].on_output(1, b"init ran\n")
+        lines = world.scripts.streams.of(NAME).since(1)
+        assert lines == ["[environment] note: conda package x: left out", "[worker 1] init ran"]
+        assert world.scripts.is_running(NAME)
+        await world.scripts.forget(NAME)
+        assert not world.scripts.is_running(NAME)
+
+    world.run(story())
+    world.run(world.scripts.collect([NAME]))
+    assert world.scripts.streams.of(NAME).end == 3
+    world.run(world.scripts.collect([]))
+    assert world.scripts.streams.of(NAME).end == 0
 
 
 def test_files_without_a_folder_lie_where_the_variables_say(world: World) -> None:
@@ -252,7 +288,7 @@ def test_two_attempts_at_once_leave_one_crew(world: World) -> None:
         ("UserScriptImportError", "UserScriptImportError"),
         ("WorkerEnded", "UserScriptInitFailed"),
         ("InitTimedOut", "ResourceNotReady"),
-        ("SandboxMissing", "BadArgument"),
+        ("SandboxFailed", "BadArgument"),
     ],
 )
 def test_a_crew_that_fails_gives_its_code_and_all_that_it_held(world: World, found: str, code: str) -> None:

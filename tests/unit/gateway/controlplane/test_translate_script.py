@@ -12,6 +12,7 @@ from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind
 from gateway.controlplane.translate_script import Tree, Trees, script_of, tree_of, unresolved_tree
 from gateway.controlplane.yaml_types import CodeYaml, EnvironmentYaml, ModelYaml, OnlineDeploymentYaml, ProbeYaml
+from gateway.liveness import Probe
 from gateway.resources import AssetTree, LocalTree, Script, ScriptEnvironment
 from gateway.yaml_text import Entries
 
@@ -73,6 +74,30 @@ def test_the_time_for_init_is_that_of_the_readiness_probe(place: Place) -> None:
     found = script(place, readiness_probe=probe)
     assert found is not None
     assert found.init_timeout_s == 17
+
+
+def test_where_one_probe_or_both_are_given_init_has_the_longer_time(place: Place) -> None:
+    short, long = ProbeYaml(initial_delay=5, period=3, failure_threshold=4), ProbeYaml(initial_delay=600)
+    cases = ((None, None, 310), (short, None, 17), (None, short, 17), (short, long, 900), (long, short, 900))
+    for readiness, liveness, expected in cases:
+        found = script(place, readiness_probe=readiness, liveness_probe=liveness)
+        assert found is not None
+        assert found.init_timeout_s == expected
+
+
+def test_the_liveness_probe_is_the_workers_and_what_has_no_effect_is_said(place: Place) -> None:
+    plain = script(place)
+    assert plain is not None
+    assert plain.liveness == Probe()
+    probe = ProbeYaml(initial_delay=1, period=2, timeout=3, failure_threshold=4)
+    found = script(place, liveness_probe=probe, readiness_probe=ProbeYaml(period=7))
+    assert found is not None
+    assert found.liveness == Probe(initial_delay_s=1, period_s=2, timeout_s=3, failure_threshold=4)
+    assert place.notes == []
+    script(place, liveness_probe=ProbeYaml(success_threshold=2), readiness_probe=ProbeYaml(timeout=9))
+    said = " ".join(map(str, place.notes))
+    assert "liveness_probe.success_threshold: has no effect" in said
+    assert "readiness_probe.timeout: has no effect" in said
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other.py", "lib/../../x.py"])

@@ -154,7 +154,45 @@ def test_a_python_of_another_age_is_refused(line: str) -> None:
 def test_conda_only_packages_are_named_and_tools_are_not() -> None:
     recipe = conda("pip=23", "setuptools", "wheel", "cudatoolkit=11.8", "r-base", "numpy")
     assert recipe.requirements == ("numpy",)
-    assert [note.split(":")[0] for note in recipe.notes] == ["conda package cudatoolkit=11.8", "conda package r-base"]
+    said = [note.split(":")[0] for note in recipe.left_out]
+    assert said == ["conda package cudatoolkit=11.8", "conda package r-base"]
+    assert recipe.notes == ()
+
+
+def test_what_only_conda_has_is_in_a_file_for_its_tools_with_all_the_rest() -> None:
+    tree = {
+        "channels": ["conda-forge", "https://conda.example/main"],
+        "dependencies": [
+            "numpy>=1.2,<2",
+            "gdal=3.8=py_1",
+            "conda-forge::r-base",
+            {"pip": ["azureml-defaults", "six"]},
+        ],
+    }
+    recipe = of({"conda_file": tree})
+    assert recipe.conda.splitlines() == [
+        *("channels:", '  - "conda-forge"', '  - "https://conda.example/main"', "dependencies:"),
+        *(f'  - "python={OWN[0]}.{OWN[1]}"', '  - "pip"', '  - "numpy>=1.2,<2"', '  - "gdal=3.8=py_1"'),
+        *('  - "conda-forge::r-base"', "  - pip:", '    - "six"'),
+    ]
+    assert recipe.requirements == ("numpy>=1.2,<2", "six")
+    asked = conda("python=3.10", "pip=23", "gdal")
+    assert [line for line in asked.conda.splitlines() if "p" in line][1:] == ['  - "python=3.10"', '  - "pip=23"']
+    assert conda("numpy", "pip").conda == ""
+
+
+@pytest.mark.parametrize("channel", ["file:///etc", "/etc", "../x", "http://conda.example", "a\nb", "${HOME}"])
+def test_a_channel_of_this_machine_is_refused(channel: str) -> None:
+    said = refused({"conda_file": {"channels": [channel], "dependencies": ["gdal"]}})
+    assert "accepted: a name, or an https address" in said
+
+
+@pytest.mark.parametrize("line", ["gdal @ file:///etc", "gdal[url=/etc/x]", "/etc/x::gdal", "gdal=$(id)"])
+def test_a_conda_package_that_is_no_plain_name_is_left_out_of_it_and_named(line: str) -> None:
+    recipe = conda(line, "r-base")
+    assert "etc" not in recipe.conda
+    assert "$" not in recipe.conda
+    assert any("no plain name" in note for note in recipe.notes)
 
 
 @pytest.mark.parametrize(
