@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
+from gateway.collection.spec import CollectorSpec
 from runtimes import BatchingSpec
 
 # Azure's two kinds of online endpoint and deployment; they differ in bounds only.
@@ -125,7 +126,8 @@ class ScriptEnvironment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """A scoring script: its folder, its file in it, and what it finds when it runs."""
+    """A scoring script: its folder, its file in it, and what it finds when it runs. `collector`: what it collects by
+    itself; the collections of its requests are the deployment's."""
 
     code: LocalTree | AssetTree
     scoring_script: str
@@ -133,6 +135,7 @@ class Script:
     environment: ScriptEnvironment = field(default_factory=ScriptEnvironment)
     variables: dict[str, str] = field(default_factory=dict)
     init_timeout_s: float = 310.0
+    collector: CollectorSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +178,7 @@ class Deployment:
     batching: BatchingSpec = field(default_factory=BatchingSpec)
     scale: Scale | None = None
     max_body_bytes: int | None = None
+    collector: CollectorSpec | None = None
     kind: Kind = "managed"
     source: str = ""
 
