@@ -28,8 +28,17 @@ log = logging.getLogger(__name__)
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 
 
+class CollectionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a process puts what it collects, and how much of it may wait, and lie on the disk."""
+
+    folder: str
+    bytes_max: int
+    queue_bytes_max: int
+
+
 class ScorerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What of the process's settings a scorer needs. No `tls` means plain http."""
+    """What of the process's settings a scorer needs. No `tls` means plain http; no `collection`, that nothing is
+    collected."""
 
     scorers: int
     http: HttpLimits
@@ -42,6 +51,7 @@ class ScorerSettings(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["text", "json"]
+    collection: CollectionSettings | None = None
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):

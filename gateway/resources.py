@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
+from gateway.collection.spec import CollectorSpec
 from gateway.liveness import Probe
 from runtimes import BatchingSpec
 
@@ -126,7 +127,8 @@ class ScriptEnvironment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """A scoring script: its folder, its file in it, and what it finds when it runs."""
+    """A scoring script: its folder, its file in it, and what it finds when it runs. `collector`: what it collects by
+    itself; the collections of its requests are the deployment's."""
 
     code: LocalTree | AssetTree
     scoring_script: str
@@ -135,6 +137,7 @@ class Script:
     variables: dict[str, str] = field(default_factory=dict)
     init_timeout_s: float = 310.0
     liveness: Probe = field(default_factory=Probe)
+    collector: CollectorSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +180,7 @@ class Deployment:
     batching: BatchingSpec = field(default_factory=BatchingSpec)
     scale: Scale | None = None
     max_body_bytes: int | None = None
+    collector: CollectorSpec | None = None
     kind: Kind = "managed"
     source: str = ""
 

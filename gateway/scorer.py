@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import sys
+from pathlib import Path
 
 import uvloop
 
@@ -42,7 +43,9 @@ from gateway.channel import (
     WorkerGone,
 )
 from gateway.child import leave_signals
+from gateway.collection.writer import Writer, writer_of
 from gateway.dataplane.app import ScoringApp
+from gateway.dataplane.capture import Captures
 from gateway.dataplane.documents import documents
 from gateway.dataplane.lane import ScoringLane
 from gateway.dataplane.live import SnapshotCell
@@ -86,6 +89,7 @@ class Scorer:
         self._preparing = asyncio.Lock()
         self._settings: ScorerSettings | None = None
         self._context: ServerContext | None = None
+        self._writer: Writer | None = None
 
     async def run(self, channel_socket: socket.socket) -> None:
         """Serve until the supervisor closes the channel: after a drain, or because it is gone."""
@@ -98,6 +102,8 @@ class Scorer:
         if self._settings is not None:
             await self._server.close()
             self._preparer.close()
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
 
     async def _handle(self, message: Message) -> Message:
         match message:
@@ -150,6 +156,7 @@ class Scorer:
             scorers=settings.scorers,
             scheduler=scheduler,
             pools=WorkerPools(sockets=self._sockets, recycle=self._recycle) if self._inbox is not None else None,
+            captures=self._captures(settings),
         )
         if settings.tls is not None:
             self._context = make_context(settings.tls, settings.tls_profile)
@@ -162,6 +169,13 @@ class Scorer:
         pages = documents(cell, scoring, self._record, self._gather, settings.version)
         app = ScoringApp(cell, scoring, pages, settings.domain)
         self._server = HttpServer(app, settings.http, self._context, ScoringLane(cell, scoring))
+
+    def _captures(self, settings: ScorerSettings) -> Captures | None:
+        given = settings.collection
+        if given is None:
+            return None
+        self._writer = writer_of(Path(given.folder), f"scorer-{self._index}", given.bytes_max, given.queue_bytes_max)
+        return Captures(self._writer, f"inference-gateway/{settings.version}")
 
     async def _load(self, load: Load) -> Message:
         """Beside whatever change is under way: only the loader's thread is shared."""

@@ -295,6 +295,16 @@ class Settings:
     script_folders: tuple[str, ...] = _setting(
         (), _FOLDERS, "Folders of this machine that scripts in the sandbox may read, too."
     )
+    data_collection_max_bytes: int = _setting(
+        10 * 1024 * _MIB,
+        _integer(_MIB, 1 << 50),
+        "Most bytes of collected data on the disk; above, the files that were written to longest ago go.",
+    )
+    data_collection_queue_bytes: int = _setting(
+        32 * _MIB,
+        _integer(_MIB, 1 << 40),
+        "Most bytes of collected data that wait for the disk in one process; more are dropped and counted.",
+    )
     people_issuer: str = _setting("", _TEXT, "Issuer of tokens for people who manage the gateway (OpenID Connect).")
     people_audience: str = _setting("", _TEXT, "Audience of these tokens; with people_issuer.")
     people_jwks_uri: str = _setting("", _TEXT, "Where these tokens' keys are; empty: the issuer's discovery says.")

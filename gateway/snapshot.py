@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.collection.spec import CollectorSpec
 from runtimes import Learned, RuntimeSpec, ScriptSpec
 
 
@@ -35,8 +36,8 @@ class AuthSpec:
 class DeploymentSpec:
     """`seat` is the deployment's row in the shared table of pending requests, -1 where `pending_max` is 0 (none).
 
-    With `script`, it is served by that pool of workers, and `runtime` names no file. `failure`: why it cannot be
-    served, found out before any scorer was asked.
+    With `script`, it is served by that pool of workers, and `runtime` names no file. `collector`: what of its
+    requests and answers is collected. `failure`: why it cannot be served, found out before any scorer was asked.
     """
 
     name: str
@@ -47,6 +48,7 @@ class DeploymentSpec:
     seat: int
     body_bytes_max: int
     script: ScriptSpec | None = None
+    collector: CollectorSpec | None = None
     failure: str = ""
 
 

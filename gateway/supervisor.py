@@ -25,7 +25,7 @@ from typing import Any
 
 import uvloop
 
-from gateway.channel import RemoteFailed, ScorerDied, ScorerSettings
+from gateway.channel import CollectionSettings, RemoteFailed, ScorerDied, ScorerSettings
 from gateway.controlplane.assembly import ControlPlane
 from gateway.controlplane.certificates import CertificateError, CertPaths, ensure_certificates
 from gateway.controlplane.folder import FolderError
@@ -365,6 +365,11 @@ class Supervisor:
             version=_version("inference-gateway"),
             log_level=settings.log_level,
             log_format=settings.log_format,
+            collection=CollectionSettings(
+                folder=str(self._plane.collected.folder),
+                bytes_max=settings.data_collection_max_bytes,
+                queue_bytes_max=settings.data_collection_queue_bytes,
+            ),
         )
 
     def _watch_certificates(self) -> None:
@@ -496,6 +501,7 @@ class Supervisor:
                     min_rtt_s=self._publisher.applied.learned[f"{endpoint}/{key}"].run_ns / 1e9,
                     autoscale_instances=self._publisher.instances.get(f"{endpoint}/{key}", deployment.instance_count),
                     autoscale_max=scale.max_instances if scale is not None else 0,
+                    collections=self._plane.collected.sink.counts(f"{endpoint}/{key}"),
                 )
             )
         return facts

@@ -20,10 +20,12 @@ from gateway.controlplane.apply import Wanted
 from gateway.controlplane.apply_bundle import apply_bundle
 from gateway.controlplane.authorize import FOLDER, Doorkeeper, Role
 from gateway.controlplane.blobs import sas
+from gateway.controlplane.blobs.collected import WithCollected
 from gateway.controlplane.blobs.files import Files
 from gateway.controlplane.blobs.http import BlobApp
 from gateway.controlplane.blobs.index import StoreIndex
 from gateway.controlplane.blobs.storage import BlobLimits, Storage
+from gateway.controlplane.collected import Collected
 from gateway.controlplane.contents import resolve
 from gateway.controlplane.control import Control
 from gateway.controlplane.export import export_all
@@ -95,6 +97,9 @@ class ControlPlane:
         self.vault = Vault(store, keyring, environ)
         models = ModelStore(self._files, state.path / "models", copies=settings.copy_models)
         defaults = Defaults(body_bytes_max=settings.max_body_bytes, cache_dir=str(state.path / "cache"))
+        self.collected = Collected(
+            state.path / "collected", settings.data_collection_max_bytes, settings.data_collection_queue_bytes
+        )
         self.scripts = Scripts(
             # No links: a script may write where it reads.
             trees=ModelStore(self._files, state.path / "scripts", links=False),
@@ -115,6 +120,7 @@ class ControlPlane:
                 hidden=_hidden(settings, state),
                 readable=tuple(map(Path, settings.script_folders)),
             ),
+            sink=self.collected.sink,
         )
         self.publisher = Publisher(models, defaults, self.scripts)
         self.control = Control(
@@ -125,7 +131,8 @@ class ControlPlane:
             options=self._options,
             model_folders=settings.model_folders,
         )
-        self._storage = Storage(self._files, StoreIndex(store), limits)
+        index = WithCollected(StoreIndex(store), self.collected.tree, self._files.run)
+        self._storage = Storage(self._files, index, limits, collected=self.collected.tree)
         self._door = DoorRecord()
         self._rollouts: Rollouts | None = None
 
@@ -145,7 +152,8 @@ class ControlPlane:
         return plane
 
     async def _prepare(self) -> None:
-        """Secrets that are made once, and keys that an earlier version kept elsewhere."""
+        """Secrets that are made once, keys that an earlier version kept elsewhere, and what a crash left."""
+        await self.collected.prepare()
         resealed = await self.store.write(self.vault.prepare)
         if resealed:
             log.info("%d secrets are sealed under the new master key; the old one can be forgotten", resealed)
@@ -192,6 +200,7 @@ class ControlPlane:
         await rollouts.restore(await world.saved())
         self.control.run(rollouts.run())
         self.control.run(Housekeeping(self.control, self._storage, self.scripts).run())
+        self.control.run(self.collected.run())
         self.control.run(Scaler(self.control, collect, steady(0.0)).run())
 
     def app(self, operator: Operator, urls: Urls, version: str) -> ASGIApp:
@@ -278,6 +287,7 @@ class ControlPlane:
     async def close(self) -> None:
         await self.control.close()
         await self.scripts.close()
+        await self.collected.close()
         if self.doorkeeper is not None:
             await self.doorkeeper.close()
         self._files.close()

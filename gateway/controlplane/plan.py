@@ -114,6 +114,7 @@ def deployment_spec(
         name=deployment.name,
         runtime=_runtime(deployment, model, defaults) if model is not None else RuntimeSpec(path="", sha256=""),
         script=script if isinstance(script, ScriptSpec) else None,
+        collector=deployment.collector.payloads() if deployment.collector is not None else None,
         failure=script if isinstance(script, str) else "",
         request_timeout_ns=deployment.request_timeout_ms * 1_000_000,
         queue_wait_ns=(deployment.max_queue_wait_ms or 0) * 1_000_000,

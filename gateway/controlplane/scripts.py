@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from gateway.collection.sink import config as collector_config
+from gateway.collection.spec import CollectorSpec
 from gateway.controlplane.last_words import last_words
 from gateway.controlplane.model_store import ModelStore
 from gateway.crew import CrewFailed, CrewSpec, Ready
@@ -30,6 +32,7 @@ from runtimes import ScriptSpec
 
 log = logging.getLogger(__name__)
 
+COLLECTOR_FILE = "collector.json"
 # What Azure calls what a crew says of itself.
 _CODES = {"WorkerEnded": "UserScriptInitFailed", "InitTimedOut": "ResourceNotReady", "SandboxFailed": "BadArgument"}
 
@@ -57,6 +60,16 @@ class Crews(Protocol):
         ...
 
     def tail(self, pool: str, lines: int) -> str: ...
+
+
+class Sink(Protocol):
+    """Whoever takes what scripts collect."""
+
+    async def admit(self, name: str, spec: CollectorSpec) -> tuple[str, dict[str, str]]:
+        """A secret, and the variables that a worker with it is given."""
+        ...
+
+    def forget(self, secret: str) -> None: ...
 
 
 class Environments(Protocol):
@@ -90,14 +103,25 @@ class _Running:
     timeout_s: float
     trees: tuple[AssetModel, ...]
     environment: str
+    # What lets its workers send what they collect; "" where they collect nothing.
+    secret: str = ""
 
 
 class Scripts:
     """One gateway's. Names are "endpoint/deployment"."""
 
     def __init__(
-        self, *, trees: ModelStore, environments: Environments, folder: Path, limits: Limits, version: str = ""
+        self,
+        *,
+        trees: ModelStore,
+        environments: Environments,
+        folder: Path,
+        limits: Limits,
+        version: str = "",
+        sink: Sink | None = None,
     ) -> None:
+        """`sink`: without, scripts collect nothing."""
+        self._sink = sink
         self._trees = trees
         self._environments = environments
         self._folder = folder
@@ -213,17 +237,19 @@ class Scripts:
         trees = tuple(_tree(one) for one in (script.code, script.model) if one is not None)
         environment = await self._environment(name, script)
         self._held[environment.digest] += 1
+        secret = ""
         for tree in trees:
             self._trees.hold(tree)
         try:
             roots = [await asyncio.to_thread(self._laid_out, tree) for tree in trees]
             spec = self._crew_spec(name, deployment, script, environment, roots)
+            secret, spec = await self._with_collector(name, script, spec)
             ready = await self._crews.start(spec)
         except CrewFailed as error:
-            await self._let_go(trees, environment.digest)
+            await self._let_go(trees, environment.digest, secret)
             raise _refused(error) from error
         except BaseException:
-            await self._let_go(trees, environment.digest)
+            await self._let_go(trees, environment.digest, secret)
             raise
         origins = script.variables.get("AML_CORS_ORIGINS", "")
         served = ScriptSpec(
@@ -238,7 +264,20 @@ class Scripts:
             timeout_s=deployment.request_timeout_ms / 1000,
             trees=trees,
             environment=environment.digest,
+            secret=secret,
         )
+
+    async def _with_collector(self, name: str, script: Script, spec: CrewSpec) -> tuple[str, CrewSpec]:
+        """The crew with what `Collector(...)` reads in its workers, and the secret by which it is known."""
+        if script.collector is None or self._sink is None:
+            return "", spec
+        if spec.sandbox != "none":
+            log.warning("%s: its collections stay empty: the sandbox has no network to send them by", name)
+        file = spec.folder / COLLECTOR_FILE
+        await asyncio.to_thread(_write_file, file, collector_config(script.collector))
+        secret, variables = await self._sink.admit(name, script.collector)
+        environment = spec.environment | variables | {"AZUREML_MDC_CONFIG_PATH": str(file)}
+        return secret, replace(spec, environment=environment, readable=(*spec.readable, file))
 
     def _laid_out(self, tree: AssetModel) -> Path:
         """The folder that holds all files of a tree. Blocks. Errors: ScriptRefused."""
@@ -310,9 +349,11 @@ class Scripts:
         try:
             await self._crews.stop(running.spec.pool, after_s)
         finally:
-            await self._let_go(running.trees, running.environment)
+            await self._let_go(running.trees, running.environment, running.secret)
 
-    async def _let_go(self, trees: tuple[AssetModel, ...], environment: str) -> None:
+    async def _let_go(self, trees: tuple[AssetModel, ...], environment: str, secret: str) -> None:
+        if secret and self._sink is not None:
+            self._sink.forget(secret)
         self._held[environment] -= 1
         for tree in trees:
             self._trees.let_go(tree)
@@ -328,6 +369,11 @@ class Scripts:
 def _refused(error: CrewFailed) -> ScriptRefused:
     told = last_words(error.message, error.log, is_told_by_host=error.code not in _CODES)
     return ScriptRefused(_CODES.get(error.code, error.code), told, error.log)
+
+
+def _write_file(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def _identity(script: Script) -> str:

@@ -9,6 +9,7 @@ Errors: `Mistake`s added to the place they were found in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ import msgspec
 from gateway.controlplane.decode import default_of, description_of, struct_type
 from gateway.controlplane.model_files import ModelFileError, ModelReference, model_of
 from gateway.controlplane.place import Place
+from gateway.controlplane.translate_collector import collector_of
 from gateway.controlplane.translate_script import Trees, script_of, unresolved_tree
 from gateway.controlplane.yaml_types import (
     FOR_SCRIPTS,
@@ -101,6 +103,9 @@ def deployment_of(
     except ModelFileError as error:
         place.blame(error.key, error.text)
         return None
+    collector = collector_of(source, place, trees, model if script is None else script.model)
+    if script is not None and collector is not None:
+        script = replace(script, collector=collector.custom())
     runtime, request = source.gateway.runtime, source.request_settings
     fallback = runtime.allow_cpu_fallback
     return Deployment(
@@ -126,6 +131,7 @@ def deployment_of(
         batching=_batching(source.gateway, place),
         scale=_scale(source, place),
         max_body_bytes=source.gateway.limits.max_body_bytes,
+        collector=collector,
         kind=kind,
         source=place.label,
     )

@@ -29,9 +29,11 @@ _WITHOUT_EFFECT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """A registered asset as a script needs it: its files, or, of an environment, what it says."""
+    """A registered asset as a deployment needs it: its files, or, of an environment, what it says. `address`: where
+    its document says that the content is."""
 
     reference: str
+    address: str = ""
     files: tuple[tuple[str, str, int], ...] = ()
     folder: str = ""
     environment: ScriptEnvironment = field(default_factory=ScriptEnvironment)

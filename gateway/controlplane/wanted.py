@@ -37,7 +37,12 @@ from gateway.yaml_text import Entries
 FindAsset = Callable[[Kind, str, str], Resource | None]
 
 
-_KEYS = {Kind.CODE: "code_configuration.code", Kind.MODEL: "model", Kind.ENVIRONMENT: "environment"}
+_KEYS = {
+    Kind.CODE: "code_configuration.code",
+    Kind.MODEL: "model",
+    Kind.ENVIRONMENT: "environment",
+    Kind.DATA: "data_collector",
+}
 
 
 def endpoint(name: str, source: OnlineEndpointYaml, options: FolderOptions) -> Endpoint:
@@ -109,11 +114,12 @@ def asset_tree(kind: Kind, reference: str, find: FindAsset) -> Tree:
     document = from_builtins(kind, found.document)
     files = tuple((file.path, file.sha256, file.size_bytes) for file in found.files)
     called = f"azureml:{found.parent_name}:{found.name}"
-    folder = folder_of(address_of(document), found.files)
+    address = address_of(document)
+    folder = folder_of(address, found.files)
     environment = ScriptEnvironment(reference=called, document=found.document, files=files)
     if kind is not Kind.ENVIRONMENT:
         environment = ScriptEnvironment()
-    return Tree(reference=called, files=files, folder=folder, environment=environment)
+    return Tree(reference=called, address=address, files=files, folder=folder, environment=environment)
 
 
 def check(

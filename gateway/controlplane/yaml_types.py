@@ -493,11 +493,13 @@ class ResourcesYaml(_Yaml, frozen=True, kw_only=True):
 
 
 class CollectedDataYaml(_Yaml, frozen=True, kw_only=True):
-    """A data asset."""
+    """Where a collection lies."""
 
-    name: Annotated[str, Meta(description="Its name.")] = ""
-    path: Annotated[str, Meta(description="Its place.")] = ""
-    version: Annotated[str, Meta(description="Its version.")] = ""
+    name: Annotated[str, Meta(description="Name of a registered data asset.")] = ""
+    path: Annotated[
+        str, Meta(description="A folder: `azureml://datastores/workspaceblobstore/paths/...`; wins over the asset's.")
+    ] = ""
+    version: Annotated[str, Meta(description="Version of the data asset; not given: 1.")] = ""
     data_id: Annotated[str, Meta(description="Its reference, instead of name and version.")] = ""
 
 
@@ -505,26 +507,45 @@ class CollectionYaml(_Yaml, frozen=True, kw_only=True):
     """One collection."""
 
     enabled: Annotated[bool, Meta(description="Whether it is collected.")] = False
-    sampling_rate: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="Share collected.")] = None
-    data: Annotated[
-        str | CollectedDataYaml | None, Meta(description="Where it goes: a reference, or the data asset inline.")
+    sampling_rate: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="Share collected; not given: as the whole's.")
     ] = None
-    client_id: Annotated[str, Meta(description="The identity that writes.")] = ""
+    data: Annotated[
+        str | CollectedDataYaml | None,
+        Meta(
+            description="Where it goes: a registered data asset, or a folder; not given: "
+            "`modelDataCollector/ENDPOINT/DEPLOYMENT/COLLECTION` of the default datastore."
+        ),
+    ] = None
+    client_id: Annotated[str, Meta(description=f"{NOTED}there is no managed identity.")] = ""
 
 
 class RequestLoggingYaml(_Yaml, frozen=True, kw_only=True):
     """What of a request's head is collected."""
 
-    capture_headers: Annotated[tuple[str, ...], Meta(description="Names of headers.")] = ()
+    capture_headers: Annotated[
+        tuple[str, ...],
+        Meta(description="Names of headers that `request` and `response` keep; never those that prove a caller."),
+    ] = ()
 
 
 class DataCollectorYaml(_Yaml, frozen=True, kw_only=True):
     """Data collection."""
 
-    sampling_rate: Annotated[Annotated[float, Meta(ge=0, le=1)], Meta(description="Share collected.")] = 1.0
-    rolling_rate: Annotated[Literal["minute", "hour", "day"], Meta(description="How files are cut.")] = "hour"
+    sampling_rate: Annotated[
+        Annotated[float, Meta(ge=0, le=1)], Meta(description="Share of requests that is collected.")
+    ] = 1.0
+    rolling_rate: Annotated[
+        Literal["minute", "hour", "day"], Meta(description="Files are cut by this: their folder is of a time.")
+    ] = "hour"
     request_logging: Annotated[RequestLoggingYaml | None, Meta(description="Headers.")] = None
-    collections: Annotated[dict[str, CollectionYaml], Meta(description="Collections by name.")] = {}
+    collections: Annotated[
+        dict[str, CollectionYaml],
+        Meta(
+            description="Collections by name: `request` and `response` are what callers sent and got; at most five "
+            "others are what a scoring script writes with `Collector(name)`."
+        ),
+    ] = {}
 
 
 class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
@@ -615,7 +636,9 @@ class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
         ),
     ] = "enabled"
     private_network_connection: Annotated[bool, Meta(description=f"{NOTED}there is no private network.")] = False
-    data_collector: Annotated[DataCollectorYaml | None, Meta(description=f"{NOTED}nothing is collected.")] = None
+    data_collector: Annotated[
+        DataCollectorYaml | None, Meta(description="What of requests and answers is kept (docs/data-collection.md).")
+    ] = None
     id: _ReadOnly = ""
     kind: _ReadOnly = ""
     location: _ReadOnly = ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from gateway.dataplane.admit import Gate
 from gateway.dataplane.authenticate import Authenticator
+from gateway.dataplane.capture import Capture
 from gateway.dataplane.route import cycle, mirrors, named, weighted
 from gateway.errors import Code, Problem
 from gateway.snapshot import DeploymentSpec, EndpointSpec
@@ -73,7 +74,8 @@ class LiveRuntime:
 
 @dataclass(slots=True, kw_only=True)
 class LiveDeployment:
-    """A deployment that can score. `line` is the response header that names it."""
+    """A deployment that can score. `line` is the response header that names it; `capture` what of its requests is
+    collected, None for nothing."""
 
     name: str
     endpoint_name: str
@@ -81,6 +83,7 @@ class LiveDeployment:
     live: LiveRuntime
     gate: Gate
     record: DeploymentRecord
+    capture: Capture | None = None
     line: bytes = b""
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from gateway.channel import LoadDone, Prepared
 from gateway.dataplane.admit import Gate
 from gateway.dataplane.authenticate import Authenticator
+from gateway.dataplane.capture import Captures
 from gateway.dataplane.live import (
     LiveDeployment,
     LiveEndpoint,
@@ -49,12 +50,15 @@ class Preparer:
         scorers: int,
         scheduler: Scheduler,
         pools: WorkerPools | None = None,
+        captures: Captures | None = None,
     ) -> None:
-        """`pools`: how script workers are reached; without, scripts cannot be loaded."""
+        """`pools`: how script workers are reached; without, scripts cannot be loaded. `captures`: how requests are
+        collected; without, they are not."""
         self._cell = cell
         self._record = record
         self._seats = seats
         self._index = index
+        self._captures = captures
         self._loader = Loader(scorers, scheduler, index, pools)
         # Who holds a runtime, by "endpoint/deployment": what is served, what a prepare has gathered so far, what it
         # has prepared, and what was loaded ahead of one.
@@ -284,13 +288,15 @@ class Preparer:
         return endpoint
 
     def _live_deployment(self, endpoint: str, key: str, endpoint_name: str, spec: DeploymentSpec) -> LiveDeployment:
+        record = self._record.deployment(endpoint, key)
         return LiveDeployment(
             name=spec.name,
             endpoint_name=endpoint_name,
             spec=spec,
             live=self._served[f"{endpoint}/{key}"].live,
             gate=Gate(spec.name, spec.pending_max, self._seats, max(0, spec.seat), self._index),
-            record=self._record.deployment(endpoint, key),
+            record=record,
+            capture=self._captures.of(spec.collector, record) if self._captures is not None else None,
         )
 
 

@@ -17,6 +17,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from random import random
 from typing import NamedTuple
 
 from gateway.dataplane.body import inflate
@@ -54,7 +55,7 @@ class Call:
 
     __slots__ = (
         *("arrived_ns", "body", "deadline_ns", "decoded", "deployment", "done", "head", "is_v2", "item", "leased"),
-        *("method", "mirror", "query", "reply", "request_id", "seated", "submitted_ns", "target"),
+        *("method", "mirror", "query", "reply", "request_id", "sampled", "seated", "submitted_ns", "target"),
     )
 
     def __init__(
@@ -81,6 +82,8 @@ class Call:
         self.item: Item | None = None
         self.reply: Callable[[Reply], None] | None = None
         self.submitted_ns = 0
+        # What of it is collected (capture.py).
+        self.sampled = 0
         self.leased = False
         self.seated = False
         self.done = False
@@ -101,6 +104,7 @@ class Scoring:
     def __init__(self, options: ScoringOptions, scheduler: Scheduler) -> None:
         self._ids = RequestIds()
         self._options = options
+        self._scheduler = scheduler
         self._mirror = Mirror(self, options.mirror_in_flight_max, scheduler)
 
     def open(self, target: Target, head: Head, arrived_ns: int, method: str = "POST", query: bytes = b"") -> Call:
@@ -169,7 +173,10 @@ class Scoring:
         call.deployment.record.request_bytes += len(body)
         if call.head.inflates:
             body = inflate(body, spec.body_bytes_max)
-        if call.mirror is not None:
+        capture = call.deployment.capture
+        if capture is not None:
+            call.sampled = capture.sample(random())
+        if call.mirror is not None or call.sampled:
             call.body = body
         call.reply = reply
         self.hand_over(call, body, lambda item: self._finish(call, item), spec.queue_wait_ns)
@@ -273,7 +280,7 @@ class Scoring:
         return Reply(status, lines, body)
 
     def _finish(self, call: Call, item: Item) -> None:
-        """The runtime's reply: encode, count, answer, and copy to the mirror."""
+        """The runtime's reply: encode, count, answer, and copy to the mirror and to what is collected."""
         if call.done:
             return
         try:
@@ -288,6 +295,16 @@ class Scoring:
         answer(reply)
         if call.mirror is not None:
             self._mirror.copy(call, item)
+        if call.sampled:
+            # In a later turn: the answer leaves at the end of this one.
+            self._scheduler.call_soon(lambda: self._collect(call, reply))
+
+    def _collect(self, call: Call, reply: Reply) -> None:
+        assert call.deployment.capture is not None
+        try:
+            call.deployment.capture.take(call, reply, time.time(), now_ns())
+        except Exception:
+            log.exception("request %s could not be collected", call.request_id)
 
     def _answer(self, call: Call, item: WorkItem) -> Reply:
         if item.fault is not None:

@@ -4,8 +4,8 @@ Why one table: names, labels and buckets are promises to dashboards; the page, d
 all read them here. Only this file and triton.py name prometheus_client.
 Units: seconds and bytes, as Prometheus wants them; traffic in percent, as the YAML writes it.
 Bounds: no label takes a value that a caller may choose; a deployment, its endpoint's series with it, shows at most
-140 series beside its status codes (and 40 more once it is a mirror's target, 13 more with Triton's names), a GPU 3,
-and the rest of the gateway at most 110 (tests/contract/test_metrics_page.py).
+140 series beside its status codes (and 40 more once it is a mirror's target, 7 more for each collection, 13 more with
+Triton's names), a GPU 3, and the rest of the gateway at most 110 (tests/contract/test_metrics_page.py).
 Source: contract, operators and users, section 2.
 """
 
@@ -28,6 +28,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from gateway.telemetry import triton
+from gateway.telemetry.collection import DROPPED, STORED
 from gateway.telemetry.comparison import DIFFERENCE_EDGES, LATENCY_EDGES_NS
 from gateway.telemetry.control import OPERATION_EDGES_NS, STORE_EDGES_NS, ControlFacts
 from gateway.telemetry.gpu import GpuFacts
@@ -215,6 +216,20 @@ TABLE: tuple[Row, ...] = (
         "live_failed (there was no live answer), names, datatype, shape (an output is not like the live one), "
         "too_large (not one row is within bounds), script (a scoring script answered, which has no outputs), error.",
         labels=(*_ONE, "reason"),
+    ),
+    Row(
+        name="gateway_data_collection_events_total",
+        kind="counter",
+        help="Collected records that were stored, by collection (request, response, or one that the script writes); "
+        "absent where nothing is collected.",
+        labels=(*_ONE, "type"),
+    ),
+    Row(
+        name="gateway_data_collection_errors_total",
+        kind="counter",
+        help="Records that were to be collected and were dropped, by reason: queue_full (the disk does not keep up), "
+        "too_large, invalid (of a script), disk_full, disk_error, error.",
+        labels=(*_ONE, "type", "reason"),
     ),
     Row(
         name="gateway_request_bytes_total",
@@ -443,7 +458,7 @@ class DeploymentFacts:
 
     `concurrency_limit`: requests that may be pending, 0 for no bound. `min_rtt_s`: what the fastest run took when the
     model was loaded, 0 where none was measured. `autoscale_instances`: what autoscale gives it now, of at most
-    `autoscale_max`; 0 where the number is fixed.
+    `autoscale_max`; 0 where the number is fixed. `collections`: what became of the records that its script collected.
     """
 
     endpoint: str
@@ -457,6 +472,7 @@ class DeploymentFacts:
     min_rtt_s: float = 0.0
     autoscale_instances: int = 0
     autoscale_max: int = 0
+    collections: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -516,8 +532,8 @@ def reference() -> str:
         "Served on the telemetry listener at `/metrics`. This page is made from the table in",
         "`gateway/telemetry/metrics.py`; a test keeps the two equal. Label values of deleted endpoints and",
         "deployments vanish. A deployment, its endpoint's series with it, shows at most 140 series beside its status",
-        "codes (and 40 more once it is a mirror's target, 13 more with Triton's names), a GPU 3, the rest of the",
-        "gateway at most 110.",
+        "codes (and 40 more once it is a mirror's target, 7 for each collection, 13 with Triton's names), a GPU 3,",
+        "the rest of the gateway at most 110.",
         "",
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
@@ -647,6 +663,7 @@ class _Page(Collector):
             if one.autoscale_max:
                 self._put("gateway_autoscale_instances", one.autoscale_instances, *names)
                 self._put("gateway_autoscale_instances_max", one.autoscale_max, *names)
+            self._put_collections(one.collections, *names)
             self._put("gateway_model_info", 1, *names, one.version, one.sha256, one.provider)
 
     def _put_control(self, facts: ControlFacts) -> None:
@@ -689,6 +706,7 @@ class _Page(Collector):
         if totals.comparison is not None:
             self._put("gateway_mirror_max_abs_difference", totals.max_abs_difference, *names)
             self._put_comparison(totals.comparison, *names)
+        self._put_collections(totals.collections, *names)
         for name, value in (
             ("gateway_requests_in_flight", totals.in_flight),
             ("gateway_queue_depth", totals.queue_depth),
@@ -706,6 +724,12 @@ class _Page(Collector):
             ("gateway_response_bytes_total", totals.response_bytes),
         ):
             self._put(name, value, *names)
+
+    def _put_collections(self, collections: Mapping[str, Mapping[str, int]], *names: str) -> None:
+        for type_, counts in sorted(collections.items()):
+            self._put("gateway_data_collection_events_total", counts[STORED], *names, type_)
+            for reason in DROPPED:
+                self._put("gateway_data_collection_errors_total", counts[reason], *names, type_, reason)
 
     def _put_comparison(self, totals: ComparisonTotals, *names: str) -> None:
         self._put("gateway_mirror_compared_rows_total", totals.rows, *names)

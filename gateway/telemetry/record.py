@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 
+from gateway.telemetry.collection import CollectionRecord
 from gateway.telemetry.comparison import ComparisonRecord
 from gateway.telemetry.totals import (
     DeploymentTotals,
@@ -118,7 +119,7 @@ class DeploymentRecord:
         *("_padding_positions", "_positions"),
         *("_run_ns", "_runs", "_serialize", "_succeeded_ns"),
         *("batch_rows_limit", "in_flight", "queue_depth", "queue_oldest_ns", "request_bytes", "response_bytes"),
-        *("_comparison", "busy", "instances", "max_abs_difference", "waiting_runs"),
+        *("_collections", "_comparison", "busy", "instances", "max_abs_difference", "waiting_runs"),
     )
 
     def __init__(self, clock: Callable[[], int] = now_ns) -> None:
@@ -142,6 +143,7 @@ class DeploymentRecord:
         self.instances = self.busy = self.waiting_runs = 0
         self.max_abs_difference = 0.0
         self._comparison: ComparisonRecord | None = None
+        self._collections: dict[str, CollectionRecord] = {}
 
     def keep_slo(self, slo_ns: int) -> None:
         """Count the answers within this time from now on; 0 for no SLO."""
@@ -220,6 +222,10 @@ class DeploymentRecord:
             self._comparison = ComparisonRecord()
         return self._comparison
 
+    def collection(self, name: str) -> CollectionRecord:
+        """What became of the records of one collection; made for a deployment that collects."""
+        return self._collections.setdefault(name, CollectionRecord())
+
     def snapshot(self) -> DeploymentTotals:
         return DeploymentTotals(
             duration=self._duration.totals(_US),
@@ -255,6 +261,7 @@ class DeploymentRecord:
             waiting_runs=self.waiting_runs,
             max_abs_difference=self.max_abs_difference,
             comparison=self._comparison.snapshot() if self._comparison is not None else None,
+            collections={name: one.snapshot() for name, one in self._collections.items()},
         )
 
 

@@ -76,7 +76,8 @@ class DeploymentTotals(msgspec.Struct, frozen=True, kw_only=True):
     `hung_up` counts callers who left before their answer, whether it ran or not. `positions`, `padding_positions`:
     what runs with padding computed, in rows times padded lengths, and how much of it was padding. `comparison`: of
     its answers to copies with the live ones, None where it never was to get copies; `max_abs_difference`: the largest
-    since its model was loaded.
+    since its model was loaded. `collections`: what became of the records of each collection, by outcome
+    (telemetry/collection.py).
     """
 
     duration: HistogramTotals
@@ -112,6 +113,7 @@ class DeploymentTotals(msgspec.Struct, frozen=True, kw_only=True):
     waiting_runs: int = 0
     max_abs_difference: float = 0.0
     comparison: ComparisonTotals | None = None
+    collections: dict[str, dict[str, int]] = {}
 
 
 class EndpointTotals(msgspec.Struct, frozen=True, kw_only=True):

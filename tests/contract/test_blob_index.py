@@ -1,4 +1,5 @@
-"""The index of the asset storage: one suite for the gateway's store, and for the one in memory that tests use."""
+"""The index of the asset storage: one suite for the gateway's store, the one in memory that tests use, and one that
+shows collected data as well, of which there is none here."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.collection.tree import Tree
+from gateway.controlplane.blobs.collected import WithCollected
 from gateway.controlplane.blobs.index import Index, StoreIndex
 from gateway.controlplane.blobs.refusals import Fault, Refusal
 from gateway.controlplane.store.database import Store, StoreBusy
@@ -27,7 +30,7 @@ Story = Callable[[Index], Awaitable[None]]
 Play = Callable[[Story], None]
 
 
-@pytest.fixture(params=["memory", "store"])
+@pytest.fixture(params=["memory", "store", "with collected"])
 def play(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
     def in_memory(story: Story) -> None:
         asyncio.run(as_coroutine(story, MemoryIndex()))
@@ -39,7 +42,12 @@ def play(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
         finally:
             store.close()
 
-    return in_memory if request.param == "memory" else in_store
+    def with_collected(story: Story) -> None:
+        index = WithCollected(MemoryIndex(), Tree(tmp_path / "nothing"), asyncio.to_thread)
+        asyncio.run(as_coroutine(story, index))
+
+    plays: dict[str, Play] = {"memory": in_memory, "store": in_store, "with collected": with_collected}
+    return plays[request.param]
 
 
 async def as_coroutine(story: Story, index: Index) -> None:

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gateway.errors import Code
 from gateway.telemetry import triton
+from gateway.telemetry.collection import CollectionRecord
 from gateway.telemetry.control import (
     ACTIONS,
     CLASSES,
@@ -85,7 +86,8 @@ def _compare(record: DeploymentRecord) -> None:
 
 
 def _totals(deployments: int, are_targets: bool = True) -> ScorerTotals:
-    """A scorer with one deployment an endpoint, which is what costs most series a deployment."""
+    """A scorer with one deployment an endpoint, which is what costs most series a deployment. Targets of mirrors here
+    collect their requests too."""
     record = ScorerRecord()
     record.edge_refused({"connections": 2})
     for number in range(deployments):
@@ -93,6 +95,7 @@ def _totals(deployments: int, are_targets: bool = True) -> ScorerTotals:
         _load(record.deployment(f"endpoint{number}", "blue"))
         if are_targets:
             _compare(record.deployment(f"endpoint{number}", "blue"))
+            record.deployment(f"endpoint{number}", "blue").collection("request").stored()
         for reason in REASONS:
             record.endpoint(f"endpoint{number}").rejected(reason)
     record.unknown(404)
@@ -221,6 +224,36 @@ def test_the_page_shows_what_was_counted() -> None:
     assert _value(samples, "process_start_time_seconds") == 1_700_000_000.5
 
 
+def test_the_page_shows_what_was_collected_by_scorers_and_by_a_script() -> None:
+    record = ScorerRecord()
+    told = record.deployment("e", "d").collection("request")
+    for _ in range(3):
+        told.stored()
+    told.dropped("disk_full")
+    script = CollectionRecord()
+    script.dropped("too_large")
+    names = {"endpoint": "e", "deployment": "d"}
+    one = DeploymentFacts(
+        endpoint="e",
+        deployment="d",
+        sha256="",
+        provider="cpu",
+        load_s=0,
+        traffic=0,
+        collections={"in": script.snapshot()},
+    )
+    facts = SupervisorFacts(version="0", python="3", onnxruntime="1", started_unix_s=0, deployments=(one,))
+    samples = _samples(render(add(record.snapshot(), record.snapshot()), facts))
+    events, errors = "gateway_data_collection_events_total", "gateway_data_collection_errors_total"
+    assert _value(samples, events, **names, type="request") == 6
+    assert _value(samples, errors, **names, type="request", reason="disk_full") == 2
+    assert _value(samples, errors, **names, type="request", reason="queue_full") == 0
+    assert _value(samples, events, **names, type="in") == 0
+    assert _value(samples, errors, **names, type="in", reason="too_large") == 1
+    # What one collection costs, as the table promises.
+    assert sum(name.startswith("gateway_data_collection") for name, _ in samples) == 2 * 7
+
+
 def test_the_page_shows_what_the_control_plane_did() -> None:
     samples = _samples(render(_totals(1), _facts(1)))
     one = {"endpoint": "endpoint0", "deployment": "blue"}
@@ -332,7 +365,7 @@ def test_the_number_of_series_is_bounded() -> None:
         own = _series(deployments) - alone
         assert own <= 140 * deployments
         assert _series(deployments, triton_aliases=True) - alone - own == 13 * deployments
-        assert _series(deployments, are_targets=True) - alone - own == 41 * deployments
+        assert _series(deployments, are_targets=True) - alone - own == (41 + 7) * deployments
     assert _series(0, gpus=8) - alone == 3 * 8
 
 

@@ -163,13 +163,29 @@ SAMPLES = (
         group=_DEPLOYMENTS,
     ),
     _served(
-        "data collection",
+        "payload logging",
         _DEPLOYMENT
         + _MODEL
         + _SIZE
         + "data_collector:\n  sampling_rate: 0.8\n  rolling_rate: Hour\n  request_logging:\n"
-        "    capture_headers: [x-tenant]\n  collections:\n    model_inputs:\n      enabled: 'True'\n"
-        "    model_outputs:\n      enabled: 'False'\n      data: azureml:outputs:1\n",
+        "    capture_headers: [x-tenant]\n  collections:\n    request:\n      enabled: 'True'\n"
+        "    response:\n      enabled: 'True'\n      data:\n        name: answers\n        version: '1'\n"
+        "        path: azureml://datastores/workspaceblobstore/paths/answers\n",
+        group=_DEPLOYMENTS,
+    ),
+    _served(
+        "custom logging without a script",
+        _DEPLOYMENT + _MODEL + _SIZE + "data_collector:\n  collections:\n    model_inputs:\n      enabled: 'True'\n"
+        "    model_outputs:\n      enabled: 'False'\n      client_id: 00000000-0000-0000-0000-000000000001\n",
+        group=_DEPLOYMENTS,
+    ),
+    _served(
+        "payload logging with the callers' credentials",
+        _DEPLOYMENT
+        + _MODEL
+        + _SIZE
+        + "data_collector:\n  request_logging:\n    capture_headers: [Authorization]\n  collections:\n"
+        "    request:\n      enabled: 'True'\n",
         group=_DEPLOYMENTS,
     ),
     _served(

@@ -24,6 +24,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from gateway.collection.tree import Tree
 from gateway.controlplane.blobs.conditions import ALWAYS, Conditions, check_write
 from gateway.controlplane.blobs.files import PIECE_BYTES, Damaged, Files, Written, read_piece
 from gateway.controlplane.blobs.index import Index
@@ -67,8 +68,17 @@ class Given:
 class Storage:
     """Belongs to one event loop."""
 
-    def __init__(self, files: Files, index: Index, limits: BlobLimits, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        files: Files,
+        index: Index,
+        limits: BlobLimits,
+        now: Callable[[], float] = time.time,
+        collected: Tree | None = None,
+    ) -> None:
+        """`collected`: where the blobs without a hash are, which the index has beside its own."""
         self.files = files
+        self._collected = collected
         self.index = index
         self.limits = limits
         self.now = now
@@ -210,6 +220,12 @@ class Storage:
 
     async def open(self, blob: Blob) -> int:
         """A file descriptor of its content, which the caller closes by `close`. Errors: Refusal InternalError."""
+        if self._collected is not None and not blob.sha256:
+            try:
+                return await self.files.run(self._collected.open, blob.path)
+            except OSError as error:
+                # It was removed a moment ago, as the oldest of too many.
+                raise not_found(blob.container, blob.path) from error
         try:
             return await self.files.run(self.files.open, blob.sha256, blob.size_bytes)
         except Damaged as error:

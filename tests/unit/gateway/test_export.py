@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.controlplane.export import export, export_all
 from gateway.controlplane.store.records import Kind, Ref, Resource, State
+from gateway.controlplane.yaml_types import CollectedDataYaml, OnlineDeploymentYaml
 from gateway.yaml_text import write_yaml
 from tests.support.applied import DEPLOYMENT, ENDPOINT, Stored, contents_of, read, write, write_export
 
@@ -42,6 +43,33 @@ def test_apply_then_export_then_apply_changes_nothing(tmp_path: Path) -> None:
     elsewhere = Stored()
     elsewhere.carry_out(elsewhere.changes(again.wanted))
     assert elsewhere.changes(resolved.wanted, prune=True).is_empty
+
+
+def test_a_collector_is_exported_as_it_is_read(tmp_path: Path) -> None:
+    collector = (
+        "data_collector:\n  sampling_rate: 0.5\n  rolling_rate: day\n"
+        "  request_logging: {capture_headers: [x-tenant]}\n  collections:\n    request: {enabled: 'True'}\n"
+        "    response: {enabled: 'False', sampling_rate: 1, data: azureml:answers:2}\n"
+        "    inputs: {enabled: true, client_id: x, data: {name: a, version: 3, "
+        "path: azureml://datastores/workspaceblobstore/paths/inputs}}\n"
+    )
+    stored = Stored()
+    resolved = read(write(tmp_path / "folder", a=ENDPOINT, b=DEPLOYMENT + collector))
+    wanted = resolved.wanted
+    stored.carry_out(stored.changes(wanted))
+    exported = write_export(stored, tmp_path / "exported", contents_of(resolved))
+    again = read(exported, exported).wanted
+    (before,), (after,) = (
+        [one.document for one in found if isinstance(one.document, OnlineDeploymentYaml)] for found in (wanted, again)
+    )
+    assert after.data_collector == before.data_collector
+    assert after.data_collector is not None
+    assert after.data_collector.rolling_rate == "day"
+    assert after.data_collector.collections["response"].data == "azureml:answers:2"
+    assert after.data_collector.collections["request"].sampling_rate == 0.5
+    inputs = after.data_collector.collections["inputs"].data
+    assert isinstance(inputs, CollectedDataYaml)
+    assert inputs.path.endswith("/paths/inputs")
 
 
 def test_files_are_laid_out_by_endpoint_and_kind(tmp_path: Path) -> None:

@@ -535,7 +535,7 @@ def test_keys_without_effect_are_noted_when_they_ask_for_something(write: Write)
         "app_insights_enabled: true\nscale_settings: {type: target_utilization, max_instances: 3}\n"
         "liveness_probe: {initial_delay: 300}\nenvironment: azureml:AzureML-sklearn@latest\n"
         "environment_variables: {WORKER_COUNT: 2}\negress_public_network_access: disabled\n"
-        "data_collector: {sampling_rate: 0.5, collections: {request: {enabled: 'True'}}}\n"
+        "data_collector: {sampling_rate: 0.5, collections: {request: {enabled: 'True', client_id: x}}}\n"
     )
     notes = read_folder(write(a=endpoint_text, b=deployment_text)).notes
     assert [note.split(": accepted, not enforced here: ")[0] for note in notes] == [
@@ -547,7 +547,7 @@ def test_keys_without_effect_are_noted_when_they_ask_for_something(write: Write)
         "b.yml: app_insights_enabled",
         "b.yml: liveness_probe",
         "b.yml: egress_public_network_access",
-        "b.yml: data_collector",
+        "b.yml: data_collector.collections.request.client_id",
     ]
 
 

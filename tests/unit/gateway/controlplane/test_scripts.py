@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.collection.spec import CollectionSpec, CollectorSpec
 from gateway.controlplane.blobs.files import Files
 from gateway.controlplane.model_store import ModelStore
 from gateway.controlplane.scripts import Limits, ScriptRefused, Scripts
@@ -34,6 +36,22 @@ LIMITS = Limits(
 )
 
 
+class FakeSink:
+    """`admitted`: (name, collections) by secret; `forgotten`: secrets in order."""
+
+    def __init__(self) -> None:
+        self.admitted: dict[str, tuple[str, list[str]]] = {}
+        self.forgotten: list[str] = []
+
+    async def admit(self, name: str, spec: CollectorSpec) -> tuple[str, dict[str, str]]:
+        secret = f"secret {len(self.admitted)}"
+        self.admitted[secret] = (name, [one.name for one in spec.collections])
+        return secret, {"AZUREML_MDC_HOST": secret}
+
+    def forget(self, secret: str) -> None:
+        self.forgotten.append(secret)
+
+
 class World:
     """Scripts on real folders of content, with crews that only say what they were asked."""
 
@@ -42,6 +60,7 @@ class World:
         self.runner = asyncio.Runner()
         self.files = Files(folder / "assets", bytes_max=1 << 30)
         self.trees = folder / "scripts"
+        self.sink = FakeSink()
         self.crews, self.environments = self.run(self._fakes())
         self.scripts = Scripts(
             trees=ModelStore(self.files, self.trees, links=False),
@@ -49,6 +68,7 @@ class World:
             folder=folder / "workers",
             limits=LIMITS,
             version="v1",
+            sink=self.sink,
         )
         self.scripts.attach(self.crews)
 
@@ -414,3 +434,33 @@ def test_the_last_lines_are_those_of_the_newest_crew(world: World) -> None:
     assert world.scripts.tail(NAME, 5) == f"5 lines of {served}"
     ahead = world.ensure(world.deployment("2")).pool
     assert world.scripts.tail(NAME, 5) == f"5 lines of {ahead}"
+
+
+def collector(*names: str) -> CollectorSpec:
+    return CollectorSpec(source="s", collections=tuple(CollectionSpec(name=name, folder=name) for name in names))
+
+
+def test_a_crew_that_collects_is_told_where_and_is_forgotten_when_it_has_ended(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = world.serve(world.deployment(collector=collector("Inputs")))
+    spec = world.crews.running[pool]
+    assert world.sink.admitted == {"secret 0": (NAME, ["Inputs"])}
+    assert spec.environment["AZUREML_MDC_HOST"] == "secret 0"
+    file = Path(spec.environment["AZUREML_MDC_CONFIG_PATH"])
+    assert json.loads(file.read_text())["collections"] == {"inputs": {"enabled": True, "sampleRatePercentage": 100}}
+    # The sandbox that these crews are in has no network, and must not fail what the package reads at its start.
+    assert file in spec.readable
+    assert "the sandbox has no network" in caplog.text
+    assert world.serve(world.deployment(collector=collector("inputs", "outputs"))) != pool
+    assert world.sink.forgotten == ["secret 0"]
+    world.settle({})
+    assert world.sink.forgotten == ["secret 0", "secret 1"]
+
+
+def test_a_crew_that_collects_and_fails_is_forgotten_and_one_that_does_not_is_never_known(world: World) -> None:
+    world.ensure(world.deployment())
+    assert world.sink.admitted == {}
+    world.crews.failing = CrewFailed("WorkerEnded", "it ended")
+    world.refusal(world.deployment(collector=collector("inputs")))
+    assert world.sink.forgotten == ["secret 0"]

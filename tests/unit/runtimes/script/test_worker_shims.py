@@ -225,6 +225,8 @@ def test_both_names_give_the_same_classes() -> None:
 def test_packages_that_are_installed_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     services = tmp_path / "azureml" / "contrib" / "services"
     services.mkdir(parents=True)
+    # A package and not only a folder: azureml-ai-monitoring, where it is installed, brings one of that name as well.
+    (tmp_path / "azureml" / "__init__.py").write_text("")
     (tmp_path / "azureml" / "core.py").write_text("HERE = 1")
     for folder in (services, services.parent):
         (folder / "__init__.py").write_text("HERE = 2")
