@@ -44,6 +44,9 @@ ECHOES = frozenset(
         "private-network-connection",
     }
 )
+# The gateway's own interpreter, which is no registered environment.
+LOCAL = "local"
+_LOCAL_REFERENCE = f"azureml:{LOCAL}@latest"
 # There is no managed identity; clients expect to find these two.
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 
@@ -71,6 +74,22 @@ def identified(kind: Kind) -> Callable[[Any, Workspace], str | None]:
         return ids.asset_id(workspace, kind, text) if text else None
 
     return outward
+
+
+def environment_inward(value: Any) -> str | None:
+    """An environment; the gateway's own by the id that answers give it, or by its name."""
+    found = text_of(value) if value != "" else ""
+    if not found or found.lower() == LOCAL:
+        return found.lower() or None
+    stored = ids.asset_reference(found, Kind.ENVIRONMENT)
+    return LOCAL if stored.lower() == _LOCAL_REFERENCE else stored
+
+
+def environment_outward(value: Any, workspace: Workspace) -> str | None:
+    if isinstance(value, str) and value.lower() == LOCAL:
+        # Clients take nothing but ids, and send back what they were given.
+        value = _LOCAL_REFERENCE
+    return identified(Kind.ENVIRONMENT)(value, workspace)
 
 
 def model_inward(value: Any) -> str | None:
@@ -142,8 +161,8 @@ IDENTITY = Member(
 ENVIRONMENT = Member(
     arm="properties.environmentId",
     document="environment",
-    inward=reference(Kind.ENVIRONMENT),
-    outward=identified(Kind.ENVIRONMENT),
+    inward=environment_inward,
+    outward=environment_outward,
 )
 VARIABLES = Member(
     arm="properties.environmentVariables", document="environment_variables", inward=texts, outward=names

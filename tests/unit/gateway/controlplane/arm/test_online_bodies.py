@@ -266,6 +266,17 @@ def test_a_deployment_is_read_with_durations_and_references() -> None:
     assert document.properties == {}
 
 
+@pytest.mark.parametrize("given", ["local", "Local", WORKSPACE.child("environments", "local", "labels", "latest")])
+def test_the_gateways_own_environment_is_shown_by_an_id_and_is_the_same_when_it_is_sent_back(given: str) -> None:
+    body = {"properties": {"model": MODEL, "environmentId": given, "instanceType": "cpu"}}
+    document = deployment(body)
+    assert document.environment == "local"
+    shown = body_of(Kind.ONLINE_DEPLOYMENT, document, "blue", "digits")["properties"]["environmentId"]
+    assert shown == WORKSPACE.child("environments", "local", "labels", "latest")
+    assert deployment({"properties": {**body["properties"], "environmentId": shown}}).environment == "local"
+
+
+
 def test_a_deployment_is_answered_whole() -> None:
     document = OnlineDeploymentYaml(name="blue", endpoint_name="digits", model="azureml:m:1", instance_type="cpu")
     resource = row(Kind.ONLINE_DEPLOYMENT, document, "blue", "Digits", State.SCALING)
