@@ -36,7 +36,8 @@ class DeploymentSpec:
     """`seat` is the deployment's row in the shared table of pending requests, -1 where `pending_max` is 0 (none).
 
     With `script`, it is served by that pool of workers, and `runtime` names no file. `failure`: why it cannot be
-    served, found out before any scorer was asked.
+    served, found out before any scorer was asked. `model_name`, `model_version`: what the model's own repository
+    calls it; "" where it came without one.
     """
 
     name: str
@@ -48,6 +49,8 @@ class DeploymentSpec:
     body_bytes_max: int
     script: ScriptSpec | None = None
     failure: str = ""
+    model_name: str = ""
+    model_version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
