@@ -239,7 +239,9 @@ class Pump:
     def _shed(self, now_ns: int) -> None:
         late, self._queue.late = self._queue.late, []
         for item in late:
-            self._late(item, now_ns)
+            # An inline run that was started meanwhile is over, and may have ended what it ran a part of.
+            if not item.done:
+                self._late(item, now_ns)
 
     def _take_home(self, batch: Batch) -> None:
         if batch not in self.running:
