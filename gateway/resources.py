@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from gateway.collection.spec import CollectorSpec
 from gateway.liveness import Probe
-from runtimes import BatchingSpec
+from runtimes import BatchingSpec, Declared
 
 # Azure's two kinds of online endpoint and deployment; they differ in bounds only.
 Kind = Literal["managed", "kubernetes"]
@@ -100,6 +100,16 @@ class AssetModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TritonModel:
+    """What a Triton repository calls the model that is served, and the number of its version. `notes`: a sentence for
+    each field of its configuration that was given and has no effect."""
+
+    name: str
+    version: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalTree:
     """A file or folder where a folder of YAML says it is; serving it registers its content."""
 
@@ -155,7 +165,7 @@ class Deployment:
     """One way of serving one model, natively or by a script: exactly one of `model` and `script` is given.
 
     `max_pending` None: bounded by the queue limit and deadlines alone. `scale` None: exactly `instance_count`
-    instances.
+    instances, each of `sessions` sessions. `triton`: where the model is one of a Triton repository.
     """
 
     name: str
@@ -169,7 +179,7 @@ class Deployment:
     instance_count: int = 1
     request_timeout_ms: int = 5000
     max_concurrent_requests_per_instance: int | None = None
-    max_queue_wait_ms: int | None = None
+    max_queue_wait_ms: float | None = None
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     allow_cpu_fallback: bool = False
     device_ids: tuple[int, ...] = ()
@@ -178,6 +188,10 @@ class Deployment:
     instances: int = 0
     dispatch: Literal["auto", "inline", "thread"] = "auto"
     batching: BatchingSpec = field(default_factory=BatchingSpec)
+    sessions: int = 1
+    graph_level: Literal["all", "extended", "basic", "none"] = "all"
+    declared: Declared | None = None
+    triton: TritonModel | None = None
     scale: Scale | None = None
     max_body_bytes: int | None = None
     collector: CollectorSpec | None = None

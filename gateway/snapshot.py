@@ -38,6 +38,7 @@ class DeploymentSpec:
 
     With `script`, it is served by that pool of workers, and `runtime` names no file. `collector`: what of its
     requests and answers is collected. `failure`: why it cannot be served, found out before any scorer was asked.
+    `model_name`, `model_version`: what the model's own repository calls it; "" where it came without one.
     """
 
     name: str
@@ -50,6 +51,8 @@ class DeploymentSpec:
     script: ScriptSpec | None = None
     collector: CollectorSpec | None = None
     failure: str = ""
+    model_name: str = ""
+    model_version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,8 @@ from runtimes.signature import Signature, TensorSpec
 from runtimes.spec import (
     BatchingSpec,
     BatchLimits,
+    Declared,
+    DeclaredTensor,
     Learned,
     PaddingSpec,
     PadRule,
@@ -41,6 +43,8 @@ __all__ = [
     "BatchingSpec",
     "Datatype",
     "DeadlineExceeded",
+    "Declared",
+    "DeclaredTensor",
     "InvalidInput",
     "Learned",
     "LoadFailed",

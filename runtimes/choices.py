@@ -109,7 +109,7 @@ def _rows_max(spec: RuntimeSpec, measured: Measured, dispatch: Dispatch) -> tupl
         return 1, "requests share no run"
     most = sizes(limits)[-1]
     if not limits.rows_learned:
-        return limits.batch_rows_max, "set by gateway.batching.max_rows"
+        return limits.batch_rows_max, f"set by {limits.rows_from}"
     if not measured.times:
         return most, "no generated sample runs, so nothing was measured"
     why_most = "the most unless gateway.batching.max_rows says otherwise"

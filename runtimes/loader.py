@@ -197,7 +197,7 @@ def _with_padding(spec: RuntimeSpec, session: Session, signature: Signature, lea
 
 def _verdict(spec: RuntimeSpec, session: Session, signature: Signature, recipe: Recipe, now: Clock) -> Proof:
     if not spec.batching.enabled:
-        return Proof(batched=False, reason="batching is turned off in the deployment's settings")
+        return Proof(batched=False, reason=spec.batching.why_not)
     rows = samples.draw(signature, recipe)
     return proof.prove(session, signature, rows, deadline_ns=now() + _PROOF_NS[spec.provider], now=now)
 
@@ -217,6 +217,7 @@ def apply(signature: Signature, learned: Learned) -> Signature:
         outputs=_with_axes(signature.outputs, learned.output_axes if learned.batched else {}),
         batched=learned.batched,
         padding=learned.padding,
+        rows_max=signature.rows_max,
     )
 
 

@@ -54,7 +54,7 @@ class Signature:
     """Inputs and outputs in the model's order. `batched` is true once batching is proven safe.
 
     `padding`: how requests of different lengths are made equally long, where that is proven too. `mask`: the input
-    that a caller may leave out.
+    that a caller may leave out. `rows_max`: the most rows of a request along every input's first axis; 0: any.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -62,6 +62,7 @@ class Signature:
     batched: bool = False
     padding: Padding | None = None
     mask: Mask | None = None
+    rows_max: int = 0
     # The inputs of which two requests may differ in more than their rows.
     _keyed: tuple[TensorSpec, ...] = field(init=False, compare=False, repr=False)
 
@@ -123,6 +124,8 @@ class Signature:
                         "all inputs of a request have the same number of rows"
                     )
                 rows = size
+            if self.rows_max and array.shape[0] > self.rows_max:
+                self._refuse_rows(spec, array)
         return 1 if rows == -1 else rows
 
     def key(self, inputs: Tensors, outputs: tuple[str, ...] | None) -> Hashable:
@@ -151,6 +154,11 @@ class Signature:
 
     def _refuse_shape(self, spec: TensorSpec, array: Array) -> NoReturn:
         raise InvalidInput(f"input {spec.name!r} has shape {list(array.shape)}; the model takes {spec.describe()}")
+
+    def _refuse_rows(self, spec: TensorSpec, array: Array) -> NoReturn:
+        raise InvalidInput(
+            f"input {spec.name!r} has {array.shape[0]} rows; a request of this model has at most {self.rows_max}"
+        )
 
     def _refuse_names(self, inputs: Tensors) -> NoReturn:
         wanted = {spec.name for spec in self.inputs}

@@ -19,7 +19,8 @@ class BatchLimits:
     `tokens_max`: most rows times padded length of a run, 0 for no such bound. `sizes`: the only numbers of rows that
     the model is run with, ascending; a batch is filled up to the next with copies of its last row. Empty: any.
     `slo_ns`: a goal for the time from submit to answer, for which batches stay as small as they must; 0: none.
-    `rows_learned`: loading chooses the batch limit, up to `batch_rows_max`.
+    `rows_learned`: loading chooses the batch limit, up to `batch_rows_max`; else `rows_from` is who set it.
+    `preferred`: numbers of rows, ascending, at which a batch goes though its first item could still be held.
     """
 
     batch_rows_max: int = 64
@@ -29,6 +30,8 @@ class BatchLimits:
     queue_items_max: int = 4096
     tokens_max: int = 0
     sizes: tuple[int, ...] = ()
+    preferred: tuple[int, ...] = ()
+    rows_from: str = "gateway.batching.max_rows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +67,38 @@ class PaddingSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchingSpec:
     """Whether and how requests share a run. `axes` names the batch axis of inputs that do not tell it; `padding`
-    None: only requests of one length share a run."""
+    None: only requests of one length share a run. `why_not`: why it is not enabled, for the status."""
 
     enabled: bool = True
+    why_not: str = "batching is turned off in the deployment's settings"
     limits: BatchLimits = field(default_factory=BatchLimits)
     axes: dict[str, int] = field(default_factory=dict)
     padding: PaddingSpec | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredTensor:
+    """An input or output as a configuration beside the model says it is: `datatype` is V2's name, `shape` what
+    requests and answers have, -1 for a free size. `inner`: the model's own shape, where that is another one."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    inner: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """A model's signature as a configuration beside it says; `source` names that, for messages.
+
+    Without `inputs` or without `outputs` these are the model's own. `rows_max`: the first axis of every tensor counts
+    rows, and a request has at most so many; 0: it does not.
+    """
+
+    source: str
+    inputs: tuple[DeclaredTensor, ...] = ()
+    outputs: tuple[DeclaredTensor, ...] = ()
+    rows_max: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +108,8 @@ class RuntimeSpec:
 
     `origin`: the file that the one at `path` is a copy of, for messages; "" where it is none.
     `instance_count` sessions over all scorers, `instances` in each of them; 0: what `instance_count` gives, and two
-    where a core would have nothing to do.
+    where a core would have nothing to do. `graph_level`: which optimizations of the graph are made. `declared`: what
+    the model must be, and what of it is served.
     """
 
     path: str
@@ -95,6 +125,8 @@ class RuntimeSpec:
     threads: int = 0
     dispatch: Literal["auto", "inline", "thread"] = "auto"
     batching: BatchingSpec = field(default_factory=BatchingSpec)
+    graph_level: Literal["all", "extended", "basic", "none"] = "all"
+    declared: Declared | None = None
 
 
 def same_but_capacity(one: RuntimeSpec, other: RuntimeSpec) -> bool:

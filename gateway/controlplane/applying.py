@@ -85,7 +85,7 @@ async def apply(
     settled = _with_origins(wanted, sources)
     found = await _compare(control, settled, prune)
     if dry_run:
-        await control.store.read(lambda tx: _steps(control, tx, found, actor))
+        await control.store.read(lambda tx: _steps(control, tx, found, actor, has_content=False))
         return report(found, is_done=False, notes=notes)
     operation = control.book.new_operation("apply", [], actor)
     await control.write(lambda tx: tx.add_operation(operation))
@@ -293,6 +293,9 @@ def _with_origins(wanted: Sequence[Wanted], sources: Mapping[str, Path]) -> list
 def _with_origin(one: Wanted, sources: Mapping[str, Path]) -> Wanted:
     if not (isinstance(one.document, ModelYaml) and one.files):
         return one
+    if one.document.type == "triton_model":
+        # Its address is its folder; the same file may lie in several.
+        return one
     entry = next((file for file in one.files if file.path.endswith(".onnx")), one.files[0])
     source = sources.get(entry.sha256)
     if source is None:
@@ -315,8 +318,11 @@ class _World:
     waiting: dict[str, dict[str, Resource]] = field(default_factory=dict)
 
 
-def _steps(control: Control, tx: Transaction, found: ChangeSet, actor: Actor) -> list[Step]:
-    """What the change does to what is served. Errors: Problem with every sentence."""
+def _steps(
+    control: Control, tx: Transaction, found: ChangeSet, actor: Actor, *, has_content: bool = True
+) -> list[Step]:
+    """What the change does to what is served. `has_content`: whether the content of what it names is here, all of it.
+    Errors: Problem with every sentence."""
     find = _finder(tx, found)
     world = _world(tx, found)
     # By sentence: what is wrong with an endpoint is found again with each of its deployments.
@@ -333,6 +339,9 @@ def _steps(control: Control, tx: Transaction, found: ChangeSet, actor: Actor) ->
                 continue
             steps.append(Step(ref=change.ref, value=_checked(control, change.wanted, world, find)))
         except (Problem, ModelFileError) as error:
+            if isinstance(error, documents.ContentMissing) and not has_content:
+                # What is asked about was not sent; it is judged when it is.
+                continue
             for sentence, said in _said(change.wanted, error).items():
                 problems.setdefault(sentence, said)
     if problems:

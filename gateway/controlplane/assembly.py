@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ class ControlPlane:
         self._files = Files(
             state.path / "assets", bytes_max=limits.assets_max_bytes, reserve_bytes=limits.disk_reserve_bytes
         )
+        self._options = replace(self._options, content=self._files.path_of)
         self.vault = Vault(store, keyring, environ)
         models = ModelStore(self._files, state.path / "models", copies=settings.copy_models)
         defaults = Defaults(body_bytes_max=settings.max_body_bytes, cache_dir=str(state.path / "cache"))

@@ -332,8 +332,17 @@ class Book:
 
     def note_vain(self, tx: Transaction, ref: Ref, document: msgspec.Struct, before: Resource | None) -> None:
         """An event for each key that was given and has no effect, unless it was there before."""
-        known = _vain(before) if before is not None else []
-        tx.add_events([self._event(ref, "note", said) for said in wanted.notes(document) if said not in known])
+        known = self._vain(tx, before) if before is not None else []
+        notes = wanted.notes(document, self.options, asset_finder(tx))
+        tx.add_events([self._event(ref, "note", said) for said in notes if said not in known])
+
+    def _vain(self, tx: Transaction, resource: Resource) -> list[str]:
+        try:
+            document = from_builtins(resource.ref.kind, resource.document)
+        except DocumentError:
+            # What is stored can no longer be read, and is replaced for that.
+            return []
+        return wanted.notes(document, self.options, asset_finder(tx))
 
     def note_loaded(self, tx: Transaction, ref: Ref, lines: Iterable[str]) -> None:
         tx.add_events([self._event(ref, "loaded", line) for line in lines])
@@ -418,14 +427,6 @@ def _pinned(document: msgspec.Struct, value: Deployment) -> msgspec.Struct:
         model=script.model.reference if isinstance(script.model, AssetTree) else document.model,
         environment=script.environment.reference or document.environment,
     )
-
-
-def _vain(resource: Resource) -> list[str]:
-    try:
-        return wanted.notes(from_builtins(resource.ref.kind, resource.document))
-    except DocumentError:
-        # What is stored can no longer be read, and is replaced for that.
-        return []
 
 
 def normal(document: msgspec.Struct) -> msgspec.Struct:

@@ -3,8 +3,8 @@
 Why: a stored document must not depend on a disk. After `resolve`, a model, code folder or environment that a
 deployment had inline is an asset of its own, named by its content, so the deployment's document changes exactly when
 the content does; a `conda_file` is its text.
-What of a path: a deployment's model is the .onnx file with its external data; everything else is the file, or all
-files below the folder except hidden ones and `__pycache__`. Links must stay inside.
+What of a path: a deployment's model is the .onnx file with its external data; everything else (a Triton repository
+too) is the file, or all files below the folder except hidden ones and `__pycache__`. Links must stay inside.
 With a `root` every path must lie below it: that is for a folder that is sent to another machine, and an asset's path
 becomes the address of its upload. Without one it becomes `file://` and the absolute path. Blocks: it reads every file
 once for its SHA-256.
@@ -30,6 +30,7 @@ from gateway.controlplane.documents import normal_form, to_builtins
 from gateway.controlplane.folder import Folder, FolderDocument
 from gateway.controlplane.model_files import ModelFileError, model_of
 from gateway.controlplane.store.records import ASSETS, AssetFile, Kind
+from gateway.controlplane.triton.served import of_folder
 from gateway.controlplane.yaml_types import (
     BatchDeploymentYaml,
     BuildYaml,
@@ -136,9 +137,13 @@ class _Resolving:
         inline = given if isinstance(given, ModelYaml) else ModelYaml(path=given)
         key, folder = "model" if isinstance(given, str) else "model.path", ""
         try:
-            if isinstance(document, OnlineDeploymentYaml) and document.code_configuration is None:
+            is_native = isinstance(document, OnlineDeploymentYaml) and document.code_configuration is None
+            if is_native and inline.type != "triton_model":
                 files, address = self._onnx(given, source.place.file.parent)
             else:
+                if isinstance(document, OnlineDeploymentYaml) and is_native:
+                    # For its mistakes, which another machine would find only when it has been sent.
+                    of_folder(source.place.file.parent.absolute() / inline.path, document.gateway.runtime.model)
                 files, address = self._below(inline.path, source)
                 folder = folder_of(address, files)
         except ModelFileError as error:

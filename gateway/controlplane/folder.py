@@ -13,7 +13,7 @@ found and what would be accepted. Rules over all documents do not blame the abse
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,15 @@ class FolderError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderOptions:
-    """What the process's settings say for all files: limits, token rules and CPU fallback where a file is silent."""
+    """What the process's settings say for all files: limits, token rules and CPU fallback where a file is silent.
+
+    `content`: where content that is kept lies, by its SHA-256.
+    """
 
     limits: rules.Limits = field(default_factory=rules.Limits)
     oidc: Oidc | None = None
     allow_cpu_fallback: bool = False
+    content: Callable[[str], Path] | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> FolderOptions:

@@ -117,10 +117,12 @@ def deployment_spec(
         collector=deployment.collector.payloads() if deployment.collector is not None else None,
         failure=script if isinstance(script, str) else "",
         request_timeout_ns=deployment.request_timeout_ms * 1_000_000,
-        queue_wait_ns=(deployment.max_queue_wait_ms or 0) * 1_000_000,
+        queue_wait_ns=round((deployment.max_queue_wait_ms or 0) * 1_000_000),
         pending_max=deployment.max_pending or 0,
         seat=seat,
         body_bytes_max=deployment.max_body_bytes or defaults.body_bytes_max,
+        model_name=deployment.triton.name if deployment.triton is not None else "",
+        model_version=deployment.triton.version if deployment.triton is not None else "",
     )
 
 
@@ -134,11 +136,13 @@ def _runtime(deployment: Deployment, model: StoredModel, defaults: Defaults) -> 
         device_ids=deployment.device_ids,
         gpu_memory_bytes=deployment.gpu_memory_bytes,
         cache_dir=defaults.cache_dir,
-        instance_count=deployment.instance_count,
+        instance_count=deployment.instance_count * deployment.sessions,
         instances=deployment.instances,
         threads=deployment.threads,
         dispatch=deployment.dispatch,
         batching=deployment.batching,
+        graph_level=deployment.graph_level,
+        declared=deployment.declared,
     )
 
 

@@ -268,6 +268,7 @@ class Publisher:
             "state": "Succeeded",
             **({"degraded": f"a scorer that was replaced could not load it again: {degraded}"} if degraded else {}),
             "sha256": loaded.sha256,
+            **self._repository_status(name),
             "provider": loaded.provider,
             "load_s": round(loaded.load_s, 3),
             "batched": learned.batched,
@@ -281,6 +282,21 @@ class Publisher:
             "reasons": learned.reasons,
             "run_us": round(learned.run_ns / 1000, 1),
             "run_us_by_rows": {str(rows): round(ns / 1000, 1) for rows, ns in learned.run_times.items()},
+        }
+
+    def _repository_status(self, name: str) -> dict[str, Any]:
+        """What a Triton repository calls the model, and what of its configuration shows nowhere else."""
+        endpoint, _, key = name.partition("/")
+        deployment = self.desired.deployments.get((endpoint, key))
+        if deployment is None or deployment.triton is None:
+            return {}
+        limits = deployment.batching.limits
+        return {
+            "model": deployment.triton.name,
+            "version": deployment.triton.version,
+            "notes": list(deployment.triton.notes),
+            "queue_delay_us": limits.queue_delay_ns // 1000,
+            "preferred_rows": list(limits.preferred),
         }
 
 

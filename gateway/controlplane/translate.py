@@ -10,22 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.controlplane.arm.ids import IdError, asset_reference
 from gateway.controlplane.decode import default_of, description_of, struct_type
 from gateway.controlplane.model_files import ModelFileError, ModelReference, model_of
 from gateway.controlplane.place import Place
+from gateway.controlplane.store.records import Kind as AssetKind
 from gateway.controlplane.translate_collector import collector_of
 from gateway.controlplane.translate_script import Trees, script_of, unresolved_tree
+from gateway.controlplane.triton.said import Said
+from gateway.controlplane.triton.served import TritonServed, of_folder
 from gateway.controlplane.yaml_types import (
     FOR_SCRIPTS,
     NOTED,
     BatchingYaml,
     DeploymentGatewayYaml,
     EnvironmentYaml,
+    ModelYaml,
     OidcYaml,
     OnlineDeploymentYaml,
     OnlineEndpointYaml,
@@ -46,7 +51,7 @@ from gateway.resources import (
 from runtimes import BatchingSpec, BatchLimits, PaddingSpec, PadRule
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
-Resolve = Callable[[ModelReference], AssetModel]
+Resolve = Callable[[ModelReference], AssetModel | TritonServed]
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -95,19 +100,22 @@ def deployment_of(
     """The deployment, or None where it has nothing to serve. `resolve` looks up a registered model, `trees` the files
     of any asset; they raise ModelFileError where there is none."""
     kind: Kind = source.type or ("kubernetes" if _is_kubernetes(source.schema_) else "managed")
-    _refuse_containers(source, place)
+    _refuse_containers(source, place, trees)
     place.notes.extend(f"{place.label}: {note}" for note in notes_of(source))
     try:
         script = script_of(source, place, trees) if source.code_configuration is not None else None
-        model = None if script is not None else _model(source, place, resolve)
+        served = None if script is not None else _model(source, place, resolve)
     except ModelFileError as error:
         place.blame(error.key, error.text)
         return None
+    model = served.model if served is not None else None
     collector = collector_of(source, place, trees, model if script is None else script.model)
     if script is not None and collector is not None:
         script = replace(script, collector=collector.custom())
     runtime, request = source.gateway.runtime, source.request_settings
-    fallback = runtime.allow_cpu_fallback
+    said = served.said if served is not None else Said()
+    provider, fallback = _provider(source, said), runtime.allow_cpu_fallback
+    on_gpu = _on_gpu(said, provider, place)
     return Deployment(
         name=source.name,
         endpoint_name=source.endpoint_name,
@@ -120,15 +128,19 @@ def deployment_of(
         instance_count=source.instance_count,
         request_timeout_ms=request.request_timeout_ms,
         max_concurrent_requests_per_instance=request.max_concurrent_requests_per_instance,
-        max_queue_wait_ms=request.max_queue_wait_ms,
-        provider=_provider(source),
+        max_queue_wait_ms=request.max_queue_wait_ms or (said.queue_wait_ns / 1e6 or None),
+        provider=provider,
         allow_cpu_fallback=allow_cpu_fallback if fallback is None else fallback,
-        device_ids=runtime.device_ids,
-        gpu_memory_bytes=runtime.gpu_memory_mb * 1024 * 1024,
-        threads=runtime.threads,
+        device_ids=runtime.device_ids or on_gpu.device_ids,
+        gpu_memory_bytes=runtime.gpu_memory_mb * 1024 * 1024 or on_gpu.gpu_memory_bytes,
+        threads=runtime.threads or said.threads,
         instances=runtime.instances,
         dispatch=runtime.dispatch,
-        batching=_batching(source.gateway, place),
+        batching=_batching(source.gateway, place, said),
+        sessions=said.sessions or 1,
+        graph_level=said.graph_level,
+        declared=said.declared,
+        triton=served.triton if served is not None else None,
         scale=_scale(source, place),
         max_body_bytes=source.gateway.limits.max_body_bytes,
         collector=collector,
@@ -168,10 +180,17 @@ def _is_kubernetes(schema: str) -> bool:
     return "kubernetes" in schema.lower()
 
 
-def _provider(source: OnlineDeploymentYaml) -> Provider:
+def _provider(source: OnlineDeploymentYaml, said: Said) -> Provider:
     chosen = source.gateway.runtime.provider
     if chosen != "auto":
         return chosen
+    if said.provider == "cpu":
+        return "cpu"
+    found = "cuda" if said.provider == "gpu" else _provider_of_size(source)
+    return "tensorrt" if said.tensorrt and found == "cuda" else found
+
+
+def _provider_of_size(source: OnlineDeploymentYaml) -> Provider:
     by_type = provider_of(source.instance_type)
     if by_type == "cpu" and source.resources is not None:
         amounts = (source.resources.requests, source.resources.limits)
@@ -197,21 +216,30 @@ def _scale(source: OnlineDeploymentYaml, place: Place) -> Scale | None:
     )
 
 
-def _batching(source: DeploymentGatewayYaml, place: Place) -> BatchingSpec:
-    batching = source.batching
+def _batching(source: DeploymentGatewayYaml, place: Place, said: Said) -> BatchingSpec:
+    """What the deployment says, else what its model's own configuration says, else the default."""
+    batching, default = source.batching, BatchLimits()
+    delay_ms = batching.queue_delay_ms
     limits = BatchLimits(
-        batch_rows_max=batching.max_rows or BatchLimits().batch_rows_max,
-        rows_learned=batching.max_rows is None,
+        batch_rows_max=batching.max_rows or said.rows_max or default.batch_rows_max,
+        rows_learned=batching.max_rows is None and not said.rows_max,
+        rows_from=default.rows_from if batching.max_rows or not said.rows_max else "max_batch_size of config.pbtxt",
         slo_ns=round((batching.slo_ms or 0) * 1_000_000),
-        queue_delay_ns=round(batching.queue_delay_ms * 1_000_000),
-        queue_items_max=batching.queue_items_max,
+        queue_delay_ns=round(delay_ms * 1_000_000) if delay_ms is not None else said.queue_delay_ns or 0,
+        queue_items_max=batching.queue_items_max or said.queue_items_max or default.queue_items_max,
         tokens_max=batching.max_tokens,
         sizes=tuple(sorted(set(batching.sizes))),
+        preferred=said.preferred,
     )
     if batching.max_tokens and batching.padding is None:
         place.note("gateway.batching.max_tokens", "has no effect without gateway.batching.padding")
     padding = _padding(batching, place)
-    return BatchingSpec(enabled=batching.enabled, limits=limits, axes=batching.axes, padding=padding)
+    spec = BatchingSpec(limits=limits, axes=batching.axes, padding=padding)
+    if batching.enabled is not None:
+        return replace(spec, enabled=batching.enabled)
+    if said.batches is False:
+        return replace(spec, enabled=False, why_not=said.why_not)
+    return spec
 
 
 def _padding(source: BatchingYaml, place: Place) -> PaddingSpec | None:
@@ -244,19 +272,66 @@ def _padding(source: BatchingYaml, place: Place) -> PaddingSpec | None:
     )
 
 
-def _model(source: OnlineDeploymentYaml, place: Place, resolve: Resolve) -> LocalModel | AssetModel:
-    found = model_of(source.model, place.file.parent)
-    return resolve(found) if isinstance(found, ModelReference) else found
+def _model(source: OnlineDeploymentYaml, place: Place, resolve: Resolve) -> TritonServed:
+    """The model, with what a repository that it lies in says of it."""
+    model, wanted = source.model, source.gateway.runtime.model
+    found: LocalModel | AssetModel | ModelReference | TritonServed
+    if isinstance(model, ModelYaml) and model.type == "triton_model":
+        found = of_folder(place.file.parent.absolute() / model.path, wanted)
+    else:
+        found = model_of(model, place.file.parent)
+    if isinstance(found, ModelReference):
+        found = resolve(found)
+    if not isinstance(found, TritonServed):
+        if wanted:
+            place.note("gateway.runtime.model", "has no effect here; it is for models of type triton_model")
+        return TritonServed(model=found)
+    notes = found.triton.notes if found.triton is not None else ()
+    place.notes.extend(f"{place.label}: {note}" for note in notes)
+    return found
 
 
-def _refuse_containers(source: OnlineDeploymentYaml, place: Place) -> None:
-    environment = source.environment
-    if isinstance(environment, EnvironmentYaml) and environment.inference_config is not None:
-        place.blame(
-            "environment.inference_config",
-            "custom containers are not run here; give the model as an ONNX file and remove environment, or write a "
-            "scoring script",
+def _on_gpu(said: Said, provider: Provider, place: Place) -> Said:
+    """What a configuration says of GPUs, where there is one."""
+    if provider != "cpu":
+        return said
+    if said.device_ids or said.gpu_memory_bytes:
+        place.note("config.pbtxt", "gpus, gpu_mem_limit: has no effect on the CPU")
+    return Said()
+
+
+_INSTEAD = (
+    "give the model as an ONNX file or a Triton repository and remove environment, or write a scoring script "
+    "(code_configuration) whose environment has a conda_file"
+)
+
+
+def _refuse_containers(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> None:
+    given = source.environment
+    if isinstance(given, EnvironmentYaml):
+        if given.inference_config is not None:
+            place.blame("environment.inference_config", f"custom containers are not run here; {_INSTEAD}")
+        if given.build is not None and source.code_configuration is None:
+            place.blame("environment.build", f"images are not built here, and no container is run; {_INSTEAD}")
+    elif given is not None and source.code_configuration is None:
+        # A script's environment is judged when it is made ready.
+        document = _registered_environment(given, trees)
+        what = next((key for key in ("inference_config", "build") if document.get(key)), "")
+        if what:
+            place.blame(
+                "environment", f"{given} is a custom container ({what}), and no container is run here; {_INSTEAD}"
+            )
+
+
+def _registered_environment(reference: str, trees: Trees) -> dict[str, Any]:
+    """The document of a registered environment; an empty one where it is not known here."""
+    try:
+        return (
+            trees(AssetKind.ENVIRONMENT, asset_reference(reference, AssetKind.ENVIRONMENT)).environment.document or {}
         )
+    except (IdError, ModelFileError):
+        # Curated ones are known to everybody and registered by nobody; an ONNX model needs none anyway.
+        return {}
 
 
 def _shares(given: dict[str, int], key: str, place: Place) -> dict[str, int]:

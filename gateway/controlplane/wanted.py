@@ -7,6 +7,7 @@ Errors: Problem(INVALID_INPUT) with one sentence for each thing that is wrong.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.model_files import ModelFileError, ModelReference, entry_of, reference_of
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind, Ref, Resource
-from gateway.controlplane.translate import deployment_of, endpoint_of, notes_of
+from gateway.controlplane.translate import deployment_of, endpoint_of, notes_of, unresolved
 from gateway.controlplane.translate_script import Tree
+from gateway.controlplane.triton.served import TritonServed, of_asset
+from gateway.controlplane.triton.text_format import TEXT_BYTES_MAX
 from gateway.controlplane.yaml_types import (
     BatchDeploymentYaml,
     BatchEndpointYaml,
@@ -35,6 +38,8 @@ from gateway.yaml_text import Entries
 
 # An asset by kind, name and version; the newest where the version is "latest", None where there is none.
 FindAsset = Callable[[Kind, str, str], Resource | None]
+# Where content lies, by its SHA-256.
+Content = Callable[[str], Path]
 
 
 _KEYS = {
@@ -43,6 +48,10 @@ _KEYS = {
     Kind.ENVIRONMENT: "environment",
     Kind.DATA: "data_collector",
 }
+
+
+class ContentMissing(Problem):
+    """What a registered asset says in its files is not here, or not yet."""
 
 
 def endpoint(name: str, source: OnlineEndpointYaml, options: FolderOptions) -> Endpoint:
@@ -62,8 +71,8 @@ def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindA
             place.blame(key, f"found a path; accepted: {what}, azureml:NAME:VERSION")
             _refuse(place)
 
-    def resolve(reference: ModelReference) -> AssetModel:
-        return asset_model(reference, find)
+    def resolve(reference: ModelReference) -> AssetModel | TritonServed:
+        return asset_model(reference, find, options.content, source.gateway.runtime.model)
 
     def trees(kind: Kind, reference: str) -> Tree:
         return asset_tree(kind, reference, find)
@@ -74,26 +83,40 @@ def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindA
     return found
 
 
-def notes(source: msgspec.Struct) -> list[str]:
-    """A sentence for each key of a document that was accepted and has no effect here."""
+def notes(source: msgspec.Struct, options: FolderOptions, find: FindAsset) -> list[str]:
+    """A sentence for each key of a document, or of its model's own configuration, that was accepted and has no effect
+    here."""
     place = _place("")
+
+    def resolve(reference: ModelReference) -> AssetModel | TritonServed:
+        assert isinstance(source, OnlineDeploymentYaml)
+        try:
+            return asset_model(reference, find, options.content, source.gateway.runtime.model)
+        except (ModelFileError, ContentMissing):
+            # Whoever serves it is told; these are notes.
+            return unresolved(reference)
+
     match source:
         case OnlineEndpointYaml():
             endpoint_of(source, place, None)
         case OnlineDeploymentYaml():
-            deployment_of(source, place, allow_cpu_fallback=True)
+            deployment_of(source, place, True, resolve)
         case _:
             return list(notes_of(source))
     return [note.removeprefix(": ") for note in place.notes]
 
 
-def asset_model(reference: ModelReference, find: FindAsset) -> AssetModel:
-    """Errors: ModelFileError."""
+def asset_model(
+    reference: ModelReference, find: FindAsset, content: Content | None = None, wanted: str = ""
+) -> AssetModel | TritonServed:
+    """A registered model; `wanted` is which one of a Triton repository. Errors: ModelFileError, ContentMissing."""
     found = find(Kind.MODEL, reference.name, reference.version)
     if found is None:
         raise ModelFileError("model", f"there is no registered model {reference}; register it first, or give a path")
     document = from_builtins(Kind.MODEL, found.document)
     assert isinstance(document, ModelYaml)
+    if document.type == "triton_model":
+        return _repository(found, document, content, wanted)
     if document.type != "custom_model":
         raise ModelFileError("model", f"{reference} is a {document.type}; accepted: a custom_model of one .onnx file")
     entry = entry_of([file.path for file in found.files], str(reference), "model")
@@ -102,6 +125,31 @@ def asset_model(reference: ModelReference, find: FindAsset) -> AssetModel:
         files=tuple((file.path, file.sha256, file.size_bytes) for file in found.files),
         entry=entry,
         origin=_origin(document.path, entry),
+    )
+
+
+def _repository(found: Resource, document: ModelYaml, content: Content | None, wanted: str) -> TritonServed:
+    def read(path: str, sha256: str) -> bytes:
+        """Kept content, or where it is not kept, what it came from if that is still the same."""
+        origin = _origin(document.path, path)
+        places = [content(sha256)] if content is not None else []
+        for place in (*places, *([Path(origin)] if origin else [])):
+            try:
+                with place.open("rb") as file:
+                    data = file.read(TEXT_BYTES_MAX + 1)
+            except FileNotFoundError:
+                continue
+            if len(data) > TEXT_BYTES_MAX or hashlib.sha256(data).hexdigest() == sha256:
+                return data
+        raise ContentMissing(Code.INVALID_INPUT, f"model: the content of {path} is not here; upload it again")
+
+    return of_asset(
+        f"azureml:{found.parent_name}:{found.name}",
+        [(file.path, file.sha256, file.size_bytes) for file in found.files],
+        folder_of(document.path, found.files),
+        read,
+        lambda path: _origin(document.path, path),
+        wanted,
     )
 
 

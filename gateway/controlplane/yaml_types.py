@@ -140,12 +140,17 @@ class BatchingYaml(_Yaml, frozen=True, kw_only=True):
     """How requests share a run of the model."""
 
     enabled: Annotated[
-        bool, Meta(description="Whether requests may share a run, once proven not to change answers.")
-    ] = True
+        bool | None,
+        Meta(
+            description="Whether requests may share a run, once proven not to change answers. Not given: yes, or as "
+            "`config.pbtxt` says."
+        ),
+    ] = None
     max_rows: Annotated[
         Annotated[int, Meta(ge=1, le=65_536)] | None,
         Meta(
-            description=f"Most rows of one run. Not given: chosen by measurement, at most {_LIMITS.batch_rows_max}."
+            description=f"Most rows of one run. Not given: chosen by measurement, at most {_LIMITS.batch_rows_max}, "
+            "or `max_batch_size` of `config.pbtxt`."
         ),
     ] = None
     slo_ms: Annotated[
@@ -156,14 +161,19 @@ class BatchingYaml(_Yaml, frozen=True, kw_only=True):
         ),
     ] = None
     queue_delay_ms: Annotated[
-        Annotated[float, Meta(ge=0, le=60_000)],
+        Annotated[float, Meta(ge=0, le=60_000)] | None,
         Meta(
-            description="How long the oldest request may be held so that a batch can grow, while an instance idles."
+            description="How long the oldest request may be held so that a batch can grow, while an instance idles. "
+            "Not given: 0, or as `config.pbtxt` says."
         ),
-    ] = _LIMITS.queue_delay_ns / 1e6
-    queue_items_max: Annotated[_Count, Meta(description="Most requests that wait; more are refused with 429.")] = (
-        _LIMITS.queue_items_max
-    )
+    ] = None
+    queue_items_max: Annotated[
+        _Count | None,
+        Meta(
+            description="Most requests that wait; more are refused with 429. Not given: "
+            f"{_LIMITS.queue_items_max}, or as `config.pbtxt` says."
+        ),
+    ] = None
     axes: Annotated[
         dict[str, Annotated[int, Meta(ge=0, le=7)]],
         Meta(description="The batch axis of inputs whose model does not tell it, by input name."),
@@ -192,9 +202,12 @@ class BatchingYaml(_Yaml, frozen=True, kw_only=True):
 class RuntimeYaml(_Yaml, frozen=True, kw_only=True):
     """What runs the model."""
 
+    model: Annotated[
+        str, Meta(description="Which model of a Triton repository is served, by name; it may be the only one.")
+    ] = ""
     provider: Annotated[
         Literal["auto", "cpu", "cuda", "tensorrt"],
-        Meta(description="Execution provider; `auto` follows `instance_type`."),
+        Meta(description="Execution provider; `auto` follows `config.pbtxt`, else `instance_type`."),
     ] = "auto"
     allow_cpu_fallback: Annotated[
         bool | None,
@@ -312,13 +325,15 @@ class ModelYaml(_Yaml, frozen=True, kw_only=True):
     type: Annotated[
         Literal["custom_model", "mlflow_model", "triton_model"],
         Meta(
-            description="`custom_model` is served; the others can be registered, and a deployment of them is refused."
+            description="`custom_model`: an ONNX model; `triton_model`: a Triton repository of ONNX models; "
+            "`mlflow_model` can be registered, and a deployment of it is refused."
         ),
     ] = "custom_model"
     path: Annotated[
         str,
         Meta(
-            description="A .onnx file, or a folder that holds exactly one; for a scoring script any file or folder. "
+            description="A .onnx file, or a folder that holds exactly one; the folder of a Triton repository; for a "
+            "scoring script any file or folder. "
             "Relative to the YAML file. Registered over REST: the address of the upload."
         ),
     ]

@@ -120,12 +120,18 @@ class ScoringApp:
         finally:
             connection.on_lost = None
 
+    def _is_whole(self, path: str) -> bool:
+        """Whether a path says by itself where it leads: V2's do, but for models that no endpoint is called."""
+        if path.startswith("/v2/models/"):
+            return path.split("/")[3].lower() in (*self._cell.current.endpoints, "stats")
+        return path.startswith(("/v2", "/endpoints/"))
+
     def _path_of_host(self, scope: Scope, path: str) -> str:
         """`{endpoint}.<domain>/score` is `/endpoints/{endpoint}/score`."""
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value.decode("latin-1").lower().rsplit(":", 1)[0].rstrip(".")
-                if host.endswith(self._suffix) and not path.startswith(("/v2", "/endpoints/")):
+                if host.endswith(self._suffix) and not self._is_whole(path):
                     return f"/endpoints/{host[: -len(self._suffix)]}{path}"
         return path
 

@@ -27,6 +27,7 @@ from gateway.dataplane.body import Disconnected, read_body
 from gateway.dataplane.live import LiveDeployment, LiveEndpoint, SnapshotCell, Target, no_tensors
 from gateway.dataplane.openapi import PATH as OPENAPI_PATH
 from gateway.dataplane.openapi import scoring_openapi
+from gateway.dataplane.paths import BASES, called, check_model, deployment_of
 from gateway.dataplane.score import Scoring
 from gateway.dataplane.swagger import VERSIONS, swagger
 from gateway.errors import Code, Problem, retry_after
@@ -79,7 +80,18 @@ def documents(cell: SnapshotCell, scoring: Scoring, record: ScorerRecord, gather
         Route("/endpoints/{model}/", pages.healthy),
         Route("/endpoints/{model}/swagger.json", pages.swagger),
     ]
-    for base in (model, versioned):
+    bases = [model, versioned]
+    for end in BASES:
+        root = f"/endpoints/{{endpoint}}{end}/v2"
+        routes += [
+            Route(root, pages.endpoint_server),
+            Route(f"{root}/health/live", pages.endpoint_ready),
+            Route(f"{root}/health/ready", pages.endpoint_ready),
+            Route(f"{root}/models/stats", pages.model_statistics),
+            Route(f"{root}/repository/index", pages.endpoint_index, methods=["POST"]),
+        ]
+        bases += [f"{root}/models/{{model}}", f"{root}/models/{{model}}/versions/{{version}}"]
+    for base in bases:
         routes += [
             Route(base, pages.metadata),
             Route(f"{base}/config", pages.config),
@@ -144,36 +156,64 @@ class _Documents:
     async def metadata(self, request: Request) -> Response:
         endpoint, deployment = await self._chosen(request)
         signature = deployment.model.signature
-        versions = [found.name for found in endpoint.deployments.values() if found.live.model is not None]
-        return _json(v2.model_metadata(endpoint.name, versions, signature))
+        model = _model_in(request)
+        name, _ = called(deployment, model)
+        there = [called(one, model) for one in endpoint.deployments.values() if one.live.model is not None]
+        versions = dict.fromkeys(version for other, version in there if other == name)
+        return _json(v2.model_metadata(name, list(versions), signature))
 
     async def config(self, request: Request) -> Response:
-        endpoint, deployment = await self._chosen(request)
+        _, deployment = await self._chosen(request)
         runtime = deployment.spec.runtime
         signature = deployment.model.signature
         limits = runtime.batching.limits
+        name, version = called(deployment, _model_in(request))
         document = v2.model_config(
-            endpoint.name,
+            name,
             signature,
             batch_rows_max=limits.batch_rows_max,
             queue_delay_ns=limits.queue_delay_ns,
+            preferred=limits.preferred,
             instance_count=runtime.instance_count,
             device_ids=runtime.device_ids,
+            declared=runtime.declared,
+            version=version if version == deployment.spec.model_version else "",
         )
         return _json(document)
 
     async def model_ready(self, request: Request) -> Response:
-        endpoint, deployment = await self._chosen(request)
+        _, deployment = await self._chosen(request)
         if deployment.live.model is None:
             raise no_tensors(deployment)
-        return _json({"name": endpoint.name, "ready": True})
+        return _json({"name": called(deployment, _model_in(request))[0], "ready": True})
 
     async def model_statistics(self, request: Request) -> Response:
         endpoint = await self._endpoint(request)
-        wanted = request.path_params.get("version")
+        model = _model_in(request)
+        wanted = deployment_of(endpoint, model, request.path_params.get("version", ""))
         found = [endpoint.choose(wanted)[0]] if wanted else list(endpoint.deployments.values())
+        if model:
+            found = [deployment for deployment in found if _serves(deployment, model)]
         totals = await self._totals()
-        return _json(v2.statistics_document([_statistics(endpoint, deployment, totals) for deployment in found]))
+        return _json(
+            v2.statistics_document([_statistics(endpoint, deployment, totals, model) for deployment in found])
+        )
+
+    async def endpoint_server(self, request: Request) -> Response:
+        await self._endpoint(request)
+        return await self.server(request)
+
+    async def endpoint_ready(self, request: Request) -> Response:
+        """As the endpoint's own health: the deployment with most traffic, or the one that is asked for."""
+        await self._chosen(request)
+        return _json({"live": True} if request.scope["path"].endswith("/live") else {"ready": True})
+
+    async def endpoint_index(self, request: Request) -> Response:
+        # Deployments of one version are one entry here.
+        entries = list(dict.fromkeys(_index(await self._endpoint(request), is_own=True)))
+        if await _asks_for_ready(request):
+            entries = [entry for entry in entries if entry.state == "READY"]
+        return _json(v2.repository_index(entries))
 
     async def healthy(self, request: Request) -> Response:
         _, deployment = await self._chosen(request)
@@ -219,7 +259,7 @@ class _Documents:
 
     async def on_not_found(self, request: Request, _: Exception) -> Response:
         path = request.scope["path"]
-        reason = _not_offered(path)
+        reason = _not_offered(_v2_in(path))
         if reason:
             return self._refuse(request, Problem(Code.NOT_IMPLEMENTED, reason))
         endpoint = _endpoint_of(path, self._cell)
@@ -252,7 +292,7 @@ class _Documents:
     # Who may see what.
 
     async def _endpoint(self, request: Request) -> LiveEndpoint:
-        name = request.path_params["model"]
+        name = request.path_params.get("endpoint") or request.path_params["model"]
         endpoint = self._cell.current.endpoints.get(name.lower())
         if endpoint is None:
             self._record.unknown(404)
@@ -262,10 +302,12 @@ class _Documents:
 
     async def _chosen(self, request: Request) -> tuple[LiveEndpoint, LiveDeployment]:
         endpoint = await self._endpoint(request)
-        wanted = request.path_params.get("version") or request.headers.get("azureml-model-deployment", "")
-        if wanted:
-            return endpoint, endpoint.choose(wanted)[0]
-        return endpoint, endpoint.heaviest()
+        model = _model_in(request)
+        wanted = deployment_of(endpoint, model, request.path_params.get("version", ""))
+        wanted = wanted or request.headers.get("azureml-model-deployment", "")
+        deployment = endpoint.choose(wanted)[0] if wanted else endpoint.heaviest()
+        check_model(deployment, model)
+        return endpoint, deployment
 
     async def _open_endpoints(self, request: Request) -> list[LiveEndpoint]:
         """The endpoints that the caller's credentials open; 401 when there are endpoints and none opens."""
@@ -293,23 +335,36 @@ async def _authenticate(endpoint: LiveEndpoint, request: Request) -> None:
         endpoint.authenticator.authenticate(authorization, time.time())
 
 
-def _index(endpoint: LiveEndpoint) -> list[v2.IndexEntry]:
-    ready = [_entry(endpoint, deployment) for deployment in endpoint.deployments.values()]
-    failed = [
-        v2.IndexEntry(
-            name=endpoint.name, version=endpoint.spec.deployments[key].name, state="UNAVAILABLE", reason=reason
-        )
-        for key, reason in endpoint.failed.items()
-    ]
+def _model_in(request: Request) -> str:
+    """The model that a path below an endpoint's address names; "" for the endpoint itself."""
+    return request.path_params.get("model", "") if "endpoint" in request.path_params else ""
+
+
+def _serves(deployment: LiveDeployment, model: str) -> bool:
+    return model.lower() in (deployment.endpoint_name.lower(), deployment.spec.model_name.lower())
+
+
+def _index(endpoint: LiveEndpoint, *, is_own: bool = False) -> list[v2.IndexEntry]:
+    """`is_own`: below the endpoint's address, where models have their repository's names."""
+    ready = [_entry(deployment, is_own) for deployment in endpoint.deployments.values()]
+    failed = [_failed(endpoint, key, reason, is_own) for key, reason in endpoint.failed.items()]
     return ready + failed
 
 
-def _entry(endpoint: LiveEndpoint, deployment: LiveDeployment) -> v2.IndexEntry:
+def _failed(endpoint: LiveEndpoint, key: str, reason: str, is_own: bool) -> v2.IndexEntry:
+    spec = endpoint.spec.deployments[key]
+    name, version = (
+        (spec.model_name, spec.model_version) if is_own and spec.model_name else (endpoint.name, spec.name)
+    )
+    return v2.IndexEntry(name=name, version=version, state="UNAVAILABLE", reason=reason)
+
+
+def _entry(deployment: LiveDeployment, is_own: bool) -> v2.IndexEntry:
     """What V2 clients may use is ready; a script answers, but not to them."""
+    name, version = called(deployment, deployment.spec.model_name if is_own else "")
     if deployment.live.model is not None:
-        return v2.IndexEntry(name=endpoint.name, version=deployment.name, state="READY")
-    reason = no_tensors(deployment).message
-    return v2.IndexEntry(name=endpoint.name, version=deployment.name, state="UNAVAILABLE", reason=reason)
+        return v2.IndexEntry(name=name, version=version, state="READY")
+    return v2.IndexEntry(name=name, version=version, state="UNAVAILABLE", reason=no_tensors(deployment).message)
 
 
 def _swagger_of_script(script: ScriptSpec, version: str, headers: dict[str, str]) -> Response:
@@ -321,11 +376,13 @@ def _swagger_of_script(script: ScriptSpec, version: str, headers: dict[str, str]
     return Response(document, 200, headers, "application/json")
 
 
-def _statistics(endpoint: LiveEndpoint, deployment: LiveDeployment, totals: ScorerTotals) -> v2.ModelStatistics:
+def _statistics(
+    endpoint: LiveEndpoint, deployment: LiveDeployment, totals: ScorerTotals, model: str = ""
+) -> v2.ModelStatistics:
     found = totals.endpoints.get(endpoint.name.lower())
     counted = found.deployments.get(deployment.name.lower()) if found is not None else None
     counts = counted or deployment.record.snapshot()
-    return v2.statistics_of(endpoint.name, deployment.name, counts, now_ns(), time.time())
+    return v2.statistics_of(*called(deployment, model), counts, now_ns(), time.time())
 
 
 async def _asks_for_ready(request: Request) -> bool:
@@ -344,8 +401,16 @@ async def _asks_for_ready(request: Request) -> bool:
 
 
 def _is_v2(request: Request) -> bool:
-    path: str = request.scope["path"]
-    return path == "/v2" or path.startswith("/v2/")
+    return bool(_v2_in(request.scope["path"]))
+
+
+def _v2_in(path: str) -> str:
+    """A path from "/v2" on, at the root or below an endpoint's address; "" for any other."""
+    match path.split("/"):
+        case ["", "v2", *rest] | ["", "endpoints", _, "v2", *rest] | ["", "endpoints", _, "score", "v2", *rest]:
+            return "/".join(["", "v2", *rest])
+        case _:
+            return ""
 
 
 def _not_offered(path: str) -> str:
@@ -380,13 +445,27 @@ def _where(path: str) -> str:
     return f"there is no endpoint {name!r}"
 
 
+def _has_model(endpoint: LiveEndpoint, model: str) -> bool:
+    return any(_serves(one, model) for one in endpoint.deployments.values())
+
+
+def _has_version(endpoint: LiveEndpoint, model: str, version: str, is_root: bool) -> bool:
+    return deployment_of(endpoint, "" if is_root else model, version).lower() in endpoint.spec.deployments
+
+
 def _where_below(path: str, endpoint: LiveEndpoint) -> str:
     """What is said about a path that is not there, to a caller of its endpoint."""
-    match path.strip("/").split("/"):
-        case ["v2", "models", _, "versions", version, *_] if version.lower() not in endpoint.spec.deployments:
-            there = ", ".join(sorted(endpoint.deployments)) or "none"
-            return f"model {endpoint.name!r} has no version {version!r}; it has: {there}"
-        case ["v2", *_]:
+    is_root = path.startswith("/v2")
+    match _v2_in(path).strip("/").split("/"):
+        case ["v2", "models", model, *_] if not is_root and not _has_model(endpoint, model):
+            there = sorted({called(one, one.spec.model_name)[0] for one in endpoint.deployments.values()})
+            return f"endpoint {endpoint.name!r} has no model {model!r}; it has: {', '.join(there) or 'none'}"
+        case ["v2", "models", model, "versions", version, *_] if not _has_version(endpoint, model, version, is_root):
+            name = "" if is_root else model
+            there = sorted({called(one, name)[1] for one in endpoint.deployments.values()})
+            said = endpoint.name if is_root else model
+            return f"model {said!r} has no version {version!r}; it has: {', '.join(there) or 'none'}"
+        case ["v2", *_] if is_root:
             return f"there is no {path}; scoring is POST /v2/models/{endpoint.name}/infer"
         case _:
             return f"there is no {path}; scoring is POST /endpoints/{endpoint.name}/score"

@@ -163,12 +163,14 @@ class LiveEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a scoring path leads: which endpoint, which deployment it names ("" for none), which protocol."""
+    """Where a scoring path leads: which endpoint, which deployment it names ("" for none), which protocol; and which
+    model of a Triton repository ("" for the endpoint's)."""
 
     path: str
     endpoint: LiveEndpoint
     deployment: str
     is_v2: bool
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,19 +183,6 @@ class LiveSnapshot:
 
 
 EMPTY = LiveSnapshot(revision=0, endpoints={}, targets={})
-
-
-def scoring_paths(endpoint: LiveEndpoint) -> dict[str, Target]:
-    """Every path that scores on this endpoint, lower-cased: Azure's, and V2's with and without a version."""
-    name = endpoint.name.lower()
-    targets = [
-        Target(path=f"/endpoints/{name}/score", endpoint=endpoint, deployment="", is_v2=False),
-        Target(path=f"/v2/models/{name}/infer", endpoint=endpoint, deployment="", is_v2=True),
-    ]
-    for deployment in [*endpoint.deployments, *endpoint.failed]:
-        path = f"/v2/models/{name}/versions/{deployment}/infer"
-        targets.append(Target(path=path, endpoint=endpoint, deployment=deployment, is_v2=True))
-    return {target.path: target for target in targets}
 
 
 class SnapshotCell:

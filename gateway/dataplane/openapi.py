@@ -19,6 +19,8 @@ PATH = "/openapi.json"
 _ENDPOINT = "/endpoints/{endpoint}"
 _MODEL = "/v2/models/{endpoint}"
 _VERSION = f"{_MODEL}/versions/{{deployment}}"
+# What clients of Triton take for the server: the address of an endpoint, or its scoring URI.
+_SERVERS = {"Own": f"{_ENDPOINT}/v2", "Scoring": f"{_ENDPOINT}/score/v2"}
 
 # What refuses a question, and what refuses a score besides.
 _ASKED = (401, 403, 404, 503)
@@ -84,9 +86,15 @@ def _v2() -> list[tuple[str, str, Document]]:
         ("post", "/v2/repository/index", _repository("repositoryIndex")),
         ("post", "/v2/repository/{repository}/index", _repository("namedRepositoryIndex")),
     ]
-    for base, suffix in ((_MODEL, ""), (_VERSION, "Version")):
+    bases = [(_MODEL, ""), (_VERSION, "Version")]
+    for own, server in _SERVERS.items():
+        found += _own_server(own, server)
+        model = f"{server}/models/{{model}}"
+        bases += [(model, own), (f"{model}/versions/{{version}}", f"{own}Version")]
+    for base, suffix in bases:
         infer = _operation(f"infer{suffix}", "Infer", _SCORED, "V2Error")
-        infer |= {"parameters": [_LENGTH, *([] if suffix else [_DEPLOYMENT]), *_TRACES], "requestBody": _infer_body()}
+        header = [] if suffix.endswith("Version") else [_DEPLOYMENT]
+        infer |= {"parameters": [_LENGTH, *header, *_TRACES], "requestBody": _infer_body()}
         infer["responses"]["200"] = _score_answer("The outputs.", _infer_answer())
         found += [
             ("get", base, _of_model(f"metadata{suffix}", "A model's inputs and outputs", "Metadata")),
@@ -96,6 +104,22 @@ def _v2() -> list[tuple[str, str, Document]]:
             ("post", f"{base}/infer", infer),
         ]
     return found
+
+
+def _own_server(own: str, server: str) -> list[tuple[str, str, Document]]:
+    """An endpoint as a V2 server of its own, where models have the names of their Triton repository."""
+    questions = (
+        ("", f"server{own}", "What this server is", "Server"),
+        ("/health/live", f"live{own}", "Whether the chosen deployment is ready", "Live"),
+        ("/health/ready", f"ready{own}", "Whether the chosen deployment is ready", "Ready"),
+        ("/models/stats", f"allStatistics{own}", "Statistics of the endpoint's models", "Statistics"),
+    )
+    index = _repository(f"repositoryIndex{own}")
+    index["responses"]["404"] = {"description": _MEANINGS[404], "content": _json("V2Error")}
+    return [
+        *(("get", f"{server}{path}", _of_model(name, summary, schema)) for path, name, summary, schema in questions),
+        ("post", f"{server}/repository/index", index),
+    ]
 
 
 # Operations.
@@ -156,7 +180,12 @@ def _parameters(path: str) -> Document:
 
 
 def _path_parameter(name: str) -> Document:
-    what = {"endpoint": "An endpoint's name, whatever its case.", "deployment": "A deployment's name."}
+    what = {
+        "endpoint": "An endpoint's name, whatever its case.",
+        "deployment": "A deployment's name.",
+        "model": "The model's name in its Triton repository, or the endpoint's.",
+        "version": "The version's number in the repository, or a deployment's name.",
+    }
     described = what.get(name, "Any name; there is one repository.")
     return {
         "name": name,

@@ -26,9 +26,9 @@ from gateway.dataplane.live import (
     LiveSnapshot,
     SnapshotCell,
     Target,
-    scoring_paths,
 )
 from gateway.dataplane.load import Loader, Ready, Ticket, WorkerPools
+from gateway.dataplane.paths import scoring_paths
 from gateway.seats import SeatTable
 from gateway.snapshot import DeploymentSpec, EndpointSpec, LearnedByName, SnapshotSpec
 from gateway.telemetry.record import ScorerRecord

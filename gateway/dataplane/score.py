@@ -25,6 +25,7 @@ from gateway.dataplane.codecs import Decoded, decode_score, decode_v2
 from gateway.dataplane.head import Head
 from gateway.dataplane.live import LiveDeployment, Target, no_tensors
 from gateway.dataplane.mirror import Item, Mirror
+from gateway.dataplane.paths import called, check_model
 from gateway.dataplane.script import PATH, headers_for_script, headers_of_answer, is_success, preflight
 from gateway.errors import Code, Problem, problem_of
 from gateway.identity import RequestIds
@@ -147,6 +148,9 @@ class Scoring:
     def admit(self, call: Call) -> None:
         """Whether the deployment takes this request, decided before its body is read. Errors: Problem."""
         head, deployment = call.head, call.deployment
+        if call.target.model:
+            # Not asked of a mirror's copy, whose model may have another name.
+            check_model(deployment, call.target.model)
         self.check_kind(call)
         head.check(deployment.spec.body_bytes_max, self._options.gzip)
         if head.timeout_ns:
@@ -191,8 +195,10 @@ class Scoring:
         signature = runtime.signature
         call.submitted_ns = now_ns()
         decode = decode_v2 if call.is_v2 else decode_score
+        target = call.target
+        name, version = called(deployment, target.model) if target.model else (target.endpoint.name, deployment.name)
         try:
-            decoded = decode(body, call.head.header_length, signature, call.target.endpoint.name, deployment.name)
+            decoded = decode(body, call.head.header_length, signature, name, version)
             deployment.gate.enter()
             call.seated = True
             deployment.record.in_flight += 1

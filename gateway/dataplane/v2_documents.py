@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.telemetry.totals import DeploymentTotals, HistogramTotals
-from runtimes import Datatype, Signature, TensorSpec
+from runtimes import Datatype, Declared, Signature, TensorSpec
 
 Document = dict[str, Any]
 
@@ -96,17 +96,24 @@ def model_config(
     *,
     batch_rows_max: int,
     queue_delay_ns: int = 0,
+    preferred: Sequence[int] = (),
     instance_count: int = 1,
     device_ids: Sequence[int] = (),
+    declared: Declared | None = None,
+    version: str = "",
 ) -> Document:
-    """The model's configuration as Triton's model_config.proto says it in JSON. No devices: instances on the CPU."""
+    """The model's configuration as Triton's model_config.proto says it in JSON. No devices: instances on the CPU.
+    `declared`: what a configuration of its own says of tensors and rows; `version`: its number, where it has one."""
     rows_max = batch_rows_max if _has_rows_first(signature) else 0
+    if declared is not None and (declared.rows_max or declared.inputs):
+        rows_max = declared.rows_max
+    policy = {"specific": {"versions": [int(version)]}} if version else {"latest": {"num_versions": 1}}
     config: Document = {
         "name": name,
         "platform": PLATFORM,
         "backend": "onnxruntime",
         "runtime": "",
-        "version_policy": {"latest": {"num_versions": 1}},
+        "version_policy": policy,
         "max_batch_size": rows_max,
         "input": [_config_input(spec, rows_max) for spec in signature.inputs],
         "output": [_config_output(spec, rows_max) for spec in signature.outputs],
@@ -118,9 +125,11 @@ def model_config(
         "model_warmup": [],
         "model_transaction_policy": {"decoupled": False},
     }
+    if declared is not None:
+        _add_reshapes(config, declared)
     if signature.batched:
         config["dynamic_batching"] = {
-            "preferred_batch_size": [batch_rows_max],
+            "preferred_batch_size": list(preferred) or [batch_rows_max],
             "max_queue_delay_microseconds": queue_delay_ns // 1000,
             "preserve_ordering": False,
             "priority_levels": 0,
@@ -192,6 +201,13 @@ def _config_tensor(spec: TensorSpec, rows_max: int) -> Document:
     }
 
 
+def _add_reshapes(config: Document, declared: Declared) -> None:
+    shapes = {one.name: one.inner for one in (*declared.inputs, *declared.outputs) if one.inner is not None}
+    for tensor in (*config["input"], *config["output"]):
+        if tensor["name"] in shapes:
+            tensor["reshape"] = {"shape": list(shapes[tensor["name"]][1 if declared.rows_max else 0 :])}
+
+
 def _config_input(spec: TensorSpec, rows_max: int) -> Document:
     return {
         **_config_tensor(spec, rows_max),
@@ -211,7 +227,7 @@ def _instance_group(name: str, count: int, device_ids: Sequence[int]) -> Documen
         "name": f"{name}_0",
         "kind": "KIND_GPU" if device_ids else "KIND_CPU",
         "count": count,
-        "gpus": list(device_ids),
+        "gpus": list(dict.fromkeys(device_ids)),
         "secondary_devices": [],
         "profile": [],
         "passive": False,

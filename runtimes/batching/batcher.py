@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from runtimes.batching.batch import Batch, Run
 from runtimes.batching.buckets import PaddingCollator
@@ -91,11 +92,17 @@ class Batcher:
         padder = collator if isinstance(collator, PaddingCollator) else None
         rows_max_of = padder.rows_max if padder is not None else None
         self.table = LatencyTable(rows_max, seed, limits.slo_ns, rows_max_of)
-        self.queue = Queue(items_max=limits.queue_items_max, rows_max=rows_max, table=self.table)
+        preferred = limits.preferred if merges else ()
+        self.queue = Queue(
+            items_max=limits.queue_items_max,
+            rows_max=rows_max,
+            table=self.table,
+            enough=preferred[0] if preferred else 0,
+        )
         self.pump = Pump(
             queue=self.queue,
             pool=pool,
-            limits=limits,
+            limits=replace(limits, preferred=preferred),
             scheduler=scheduler,
             home=self._come_home,
             late=self._drop_early,

@@ -4,11 +4,13 @@ Why: this moment sets both latency and throughput, so it stands alone and is tes
 Units: *_ns monotonic nanoseconds; rows along the batch axis; a weight is the room, in rows, that an item takes.
 Errors: none.
 Source: an idle instance never waits unless a queue delay is set (text-embeddings-inference); the delay counts from
-the oldest item, and a full batch goes at once (Triton); rows are counted, never requests.
+the oldest item, and a batch that is full or of a preferred size goes at once (Triton); rows are counted, never
+requests.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
 
@@ -16,7 +18,7 @@ class Choice(Enum):
     """What an instance with room gets next."""
 
     OLDEST = "the items with the key of the oldest"
-    FULL = "the items of a key that fills a batch"
+    FULL = "the items of a key that fills a batch, or one of a preferred size"
     WAIT = "nothing yet: the oldest item may be held so that its batch grows"
 
 
@@ -36,3 +38,8 @@ def weigh(rows: int, rows_max: int, merges: bool) -> int:
     if not merges or rows == 0 or rows > rows_max:
         return rows_max
     return rows
+
+
+def preferred_rows(load: int, preferred: Sequence[int]) -> int:
+    """The largest preferred size (ascending) that so much waiting work fills; 0 where it fills none."""
+    return max((size for size in preferred if size <= load), default=0)

@@ -12,11 +12,11 @@ Units: *_ns monotonic nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 from runtimes.batching.batch import Batch
 from runtimes.batching.item import WorkItem
-from runtimes.batching.policy import Choice, choose
+from runtimes.batching.policy import Choice, choose, preferred_rows
 from runtimes.batching.queue import Lane, Queue
 from runtimes.clock import Scheduler, Timer
 from runtimes.instance import InstancePool
@@ -48,6 +48,7 @@ class Pump:
         "_late",
         "_now_ns",
         "_pool",
+        "_preferred",
         "_queue",
         "_scheduler",
         "_turn",
@@ -72,6 +73,7 @@ class Pump:
         late: Callable[[WorkItem, int], None],
     ) -> None:
         self.delay_ns = limits.queue_delay_ns
+        self._preferred = limits.preferred
         self.running: dict[Batch, None] = {}
         self.batches = 0
         self.is_due = False
@@ -153,14 +155,16 @@ class Pump:
             oldest = queue.oldest()
             if oldest is None:
                 return
-            key = oldest.key
+            key, is_due = oldest.key, False
             if self.delay_ns:
                 choice = choose(oldest.enqueued_ns, queue.has_full, self.delay_ns, now_ns)
                 if choice is Choice.WAIT:
                     self._wake_at(oldest.enqueued_ns + self.delay_ns)
                     return
-                key = key if choice is Choice.OLDEST else queue.full_key()
-            self._start(key, now_ns)
+                is_due = choice is Choice.OLDEST
+                key = key if is_due else queue.full_key()
+            # What has been held for as long as it may goes whole.
+            self._start(key, now_ns, self._preferred if not is_due else ())
             if not self.running:
                 # An inline pool is through with a batch when it has started it. The loop sees to its sockets now and
                 # then, but not after each batch: one tick may bring more requests than fit in one.
@@ -168,7 +172,7 @@ class Pump:
                 if now_ns > until_ns:
                     return
 
-    def _start(self, key: Hashable, now_ns: int) -> None:
+    def _start(self, key: Hashable, now_ns: int, preferred: Sequence[int]) -> None:
         queue = self._queue
         lane = queue.lanes[key]
         cost = lane.cost
@@ -177,6 +181,8 @@ class Pump:
         rows_max = ends_ns = 0
         if lane.waiting > 1:
             rows_max, ends_ns = self._fit(lane, batch.starts_ns)
+            if preferred and not rows_max:
+                rows_max = preferred_rows(min(lane.load, cost.rows_cap), preferred)
         batch.deadline_ns = lane.first().deadline_ns
         batch.fill(queue, now_ns, rows_max, ends_ns)
         if self._capacity > 1:
@@ -233,7 +239,9 @@ class Pump:
     def _shed(self, now_ns: int) -> None:
         late, self._queue.late = self._queue.late, []
         for item in late:
-            self._late(item, now_ns)
+            # An inline run that was started meanwhile is over, and may have ended what it ran a part of.
+            if not item.done:
+                self._late(item, now_ns)
 
     def _take_home(self, batch: Batch) -> None:
         if batch not in self.running:

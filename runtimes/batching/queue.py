@@ -11,6 +11,7 @@ Errors: Overloaded when there is no seat left.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Hashable
 
@@ -50,14 +51,16 @@ class Queue:
     their run; they have left the queue, for the owner to answer.
     """
 
-    __slots__ = ("_full", "_items_max", "_line", "_table", "lanes", "late", "rows", "waiting", "work_ns")
+    __slots__ = ("_enough", "_full", "_items_max", "_line", "_table", "lanes", "late", "rows", "waiting", "work_ns")
 
-    def __init__(self, *, items_max: int, rows_max: int, table: LatencyTable | None = None) -> None:
+    def __init__(self, *, items_max: int, rows_max: int, table: LatencyTable | None = None, enough: int = 0) -> None:
+        """`enough`: a key with so many rows counts as full, though a batch would hold more; 0: none does."""
         self.waiting = 0
         self.rows = 0
         self.work_ns = 0.0
         self.late: list[WorkItem] = []
         self._items_max = items_max
+        self._enough = enough or sys.maxsize
         self._table = table if table is not None else LatencyTable(rows_max)
         self._line: deque[WorkItem] = deque()
         self.lanes: dict[Hashable, Lane] = {}
@@ -80,7 +83,7 @@ class Queue:
         load = item.rows if item.split is not None else item.weight
         lane.load += load
         self.work_ns += load * lane.row_ns
-        if lane.load >= lane.cost.rows_cap:
+        if lane.load >= lane.cost.rows_cap or lane.load >= self._enough:
             self._full[key] = None
         self._line.append(item)
         self.waiting += 1
@@ -187,7 +190,7 @@ class Queue:
         return load
 
     def _tidy(self, key: Hashable, lane: Lane) -> None:
-        if lane.load < lane.cost.rows_cap:
+        if lane.load < lane.cost.rows_cap and lane.load < self._enough:
             self._full.pop(key, None)
         if not lane.waiting:
             lane.items.clear()

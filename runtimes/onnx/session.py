@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from runtimes.declared import Views, narrowed
 from runtimes.errors import LoadFailed, ModelFailed
 from runtimes.onnx import external
 from runtimes.onnx import providers as eps
@@ -45,15 +46,24 @@ logger = logging.getLogger(__name__)
 # onnxruntime's levels: 4 is fatal. At 3 it writes a line for every failed run, so that a caller could fill the log.
 _LOG_FATAL = 4
 _BFLOAT16 = 16  # TensorProto.DataType
+_GRAPH_LEVELS = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
 
 
 class OnnxSession:
     """One onnxruntime session. It belongs to one instance; `run` is called from one thread at a time."""
 
-    def __init__(self, session: Any, signature: Signature, device: Device | None = None) -> None:
-        """`device`: where it runs, if that is not plainly on the CPU."""
+    def __init__(
+        self, session: Any, signature: Signature, device: Device | None = None, views: Views | None = None
+    ) -> None:
+        """`device`: where it runs, if that is not plainly on the CPU. `views`: where callers see other shapes."""
         self._session = session
         self._signature = signature
+        self._views = views or None
         self._outputs = {spec.name: spec for spec in signature.outputs}
         self._all_outputs = tuple(self._outputs)
         self._has_bf16 = any(spec.datatype is Datatype.BF16 for spec in signature.inputs + signature.outputs)
@@ -86,7 +96,9 @@ class OnnxSession:
         names = self._all_outputs if outputs is None else outputs
         try:
             run = self._run_plain if self._on_device is None else self._on_device.run
-            return run(inputs, names)
+            if self._views is None:
+                return run(inputs, names)
+            return self._views.leave(run(self._views.enter(inputs), names))
         except Exception as fault:  # noqa: BLE001 - whatever the bindings raise is the model's failure, not ours
             failure = ModelFailed(f"the model failed: {short_cause(fault)}")
         # Raised out here, so that no chained traceback keeps the batch's arrays alive.
@@ -150,7 +162,10 @@ def open_session(
             raise fault
     signature = signature_of(session.get_inputs(), session.get_outputs(), spec.batching.axes)
     _check_bf16(signature)
-    return OnnxSession(session, signature, found if place is None else place(found))
+    views = Views()
+    if spec.declared is not None:
+        signature, views = narrowed(signature, spec.declared, spec.batching.axes)
+    return OnnxSession(session, signature, found if place is None else place(found), views)
 
 
 def _on_wanted_provider(spec: RuntimeSpec, instance: int, threads: int) -> tuple[Any, Device | None]:
@@ -218,14 +233,17 @@ def _create(spec: RuntimeSpec, providers: list[eps.Provider], threads: int) -> A
     path = Path(spec.path).resolve()
     try:
         # Without enable_fallback=0 it would print, and go on with the CPU in silence.
-        return ort.InferenceSession(str(path), _options(threads), providers=providers, enable_fallback=0)
+        return ort.InferenceSession(
+            str(path), _options(threads, spec.graph_level), providers=providers, enable_fallback=0
+        )
     except Exception as fault:
         name = spec.origin or str(path)
         raise LoadFailed(f"{name} is not an ONNX model that onnxruntime can load: {short_cause(fault)}") from fault
 
 
-def _options(threads: int) -> Any:
+def _options(threads: int, graph_level: str) -> Any:
     options = ort.SessionOptions()
+    options.graph_optimization_level = _GRAPH_LEVELS[graph_level]
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_FATAL

@@ -16,6 +16,7 @@ from gateway.controlplane.rest.table import ROUTES
 from gateway.dataplane.documents import documents
 from gateway.dataplane.live import SnapshotCell
 from gateway.dataplane.openapi import scoring_openapi
+from gateway.dataplane.paths import BASES
 from tests.support.house import House
 from tests.support.reference import ROOT
 from tests.support.served import Served
@@ -69,12 +70,18 @@ def test_the_management_document_has_every_route_of_the_table_and_no_other() -> 
         assert (operation.get("security") == []) == (route.role is None)
 
 
+def _named(path: str) -> str:
+    """At the root a model is an endpoint; below an endpoint's address it has a name of its own."""
+    if "{endpoint}" in path:
+        return path
+    return path.replace("{model}", "{endpoint}").replace("{version}", "{deployment}")
+
+
 def test_the_scoring_document_has_every_route_that_is_served_and_no_other() -> None:
     nothing: Any = None
     app = documents(SnapshotCell(), nothing, nothing, nothing, "")
-    names = {"model": "endpoint", "version": "deployment"}
     served = {
-        (method, re.sub(r"{(\w+)}", lambda found: f"{{{names.get(found[1], found[1])}}}", route.path))
+        (method, _named(route.path))
         for route in app.routes
         if isinstance(route, StarletteRoute)
         for method in (route.methods or set()) - {"HEAD"}
@@ -83,6 +90,11 @@ def test_the_scoring_document_has_every_route_that_is_served_and_no_other() -> N
         ("POST", "/endpoints/{endpoint}/score"),
         ("POST", "/v2/models/{endpoint}/infer"),
         ("POST", "/v2/models/{endpoint}/versions/{deployment}/infer"),
+        *(
+            ("POST", f"/endpoints/{{endpoint}}{base}/v2/models/{{model}}{version}/infer")
+            for base in BASES
+            for version in ("", "/versions/{version}")
+        ),
     }
     assert set(operations_of(MADE["scoring-openapi.json"])) == served | scoring
 

@@ -74,6 +74,7 @@ class Setting:
     batched: bool
     # How wrong the measured times are that it begins with; 0 for none.
     table_factor: float
+    preferred: tuple[int, ...] = ()
 
 
 @dataclass
@@ -294,6 +295,7 @@ inline_settings = st.builds(
     row_us=st.sampled_from([0, 100]),
     batched=st.sampled_from([True, True, False]),
     table_factor=st.sampled_from([0, 0.001, 1, 1000]),
+    preferred=st.sampled_from([(), (), (2,), (2, 4)]),
 )
 instance_settings = st.builds(
     Setting,
@@ -306,6 +308,7 @@ instance_settings = st.builds(
     row_us=st.sampled_from([0, 100]),
     batched=st.sampled_from([True, True, False]),
     table_factor=st.sampled_from([0, 0.001, 1, 1000]),
+    preferred=st.sampled_from([(), (), (2,), (2, 4)]),
 )
 
 
@@ -324,6 +327,7 @@ def play(setting: Setting, events: list[Event]) -> Story:
             batch_rows_max=setting.rows_max,
             queue_delay_ns=setting.delay_ms * MS,
             queue_items_max=setting.items_max,
+            preferred=setting.preferred,
         ),
         batched=setting.batched,
         run_times=measured(setting),

@@ -23,6 +23,14 @@ _SIZE = "instance_type: Standard_DS3_v2\ninstance_count: 1\n"
 _MODEL = "model:\n  path: ./model/digits.onnx\n"
 _BATCH = f"$schema: {_HOME}/batchEndpoint.schema.json\nname: scans\nauth_mode: aad_token\n"
 _ONNX = {"model/digits.onnx": ""}
+_TRITON = "model:\n  name: densenet\n  version: 1\n  path: ./models\n  type: triton_model\n"
+_CONFIG = """name: "densenet"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input [ { name: "data_0" data_type: TYPE_FP32 dims: [ 3, 224, 224 ] } ]
+output [ { name: "fc6_1" data_type: TYPE_FP32 dims: [ 1000 ] label_filename: "densenet_labels.txt" } ]
+dynamic_batching { }
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,8 +281,21 @@ SAMPLES = (
     ),
     _served(
         "Triton repository",
-        _DEPLOYMENT + "model:\n  name: digits\n  version: 1\n  path: ./model\n  type: triton_model\n" + _SIZE,
+        _DEPLOYMENT + _TRITON + _SIZE,
         group=_SCRIPTS,
+        **{"models/densenet/1/model.onnx": "", "models/densenet/config.pbtxt": _CONFIG},
+    ),
+    _served(
+        "Triton repository of a TensorRT plan",
+        _DEPLOYMENT + _TRITON + _SIZE,
+        group=_SCRIPTS,
+        **{"models/densenet/1/model.plan": "", "models/densenet/config.pbtxt": 'platform: "tensorrt_plan"\n'},
+    ),
+    _served(
+        "ONNX model in an image of one's own",
+        _DEPLOYMENT + _MODEL + "environment: {build: {path: ./docker, dockerfile_path: Dockerfile}}\n" + _SIZE,
+        group=_SCRIPTS,
+        **{"docker/Dockerfile": "FROM scratch\n"},
     ),
     _served(
         "model mount path",

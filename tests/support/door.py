@@ -31,8 +31,8 @@ from gateway.dataplane.live import (
     LiveRuntime,
     LiveSnapshot,
     SnapshotCell,
-    scoring_paths,
 )
+from gateway.dataplane.paths import scoring_paths
 from gateway.dataplane.score import Scoring, ScoringOptions
 from gateway.listener import HttpLimits, HttpServer
 from gateway.seats import SeatTable
@@ -156,7 +156,8 @@ def keys() -> AuthSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One deployment: a model, or with `script` workers that run this function. With `is_held` nothing is run until
-    the test releases it. `pool`: the sockets of other workers, which are asked instead."""
+    the test releases it. `pool`: the sockets of other workers, which are asked instead. `repository`: what a Triton
+    repository calls the model and its version."""
 
     session: Callable[[], Session] = simulated
     script: Run | None = None
@@ -170,6 +171,7 @@ class Part:
     queue_wait_ms: int = 0
     pending_max: int = 0
     body_bytes_max: int = 100_000
+    repository: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +198,8 @@ def spec_of(name: str, part: Part, row: int) -> DeploymentSpec:
         seat=row if part.pending_max else -1,
         body_bytes_max=part.body_bytes_max,
         script=script_spec(name, part.workers, part.swagger, part.cors_origins) if part.script else None,
+        model_name=part.repository[0],
+        model_version=part.repository[1],
     )
 
 

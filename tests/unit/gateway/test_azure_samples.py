@@ -56,6 +56,7 @@ def test_what_exists_here_is_accepted_unchanged(what: str) -> None:
         ),
         ("endpoint and deployment on an attached cluster", ["resources"]),
         ("model mount path", ["model_mount_path"]),
+        ("Triton repository", ["config.pbtxt"]),
         ("latest version of a model", ["model"]),
         ("older deployment with its settings at the root", ["compute"]),
     ],
@@ -76,7 +77,8 @@ def test_what_has_no_effect_is_named(what: str, keys: list[str]) -> None:
         ("scoring script that cannot be parsed", "score.py, line 1: invalid syntax"),
         ("custom container with TensorFlow Serving", "custom containers are not run here"),
         ("MLflow model without a script", "MLflow models are not served"),
-        ("Triton repository", "Triton repositories are not read"),
+        ("Triton repository of a TensorRT plan", "platform: found 'tensorrt_plan', which is not run here; convert"),
+        ("ONNX model in an image of one's own", "environment.build: images are not built here"),
         ("model reference without `azureml:`", "a registered model is azureml:digits-model:1"),
         ("key as a batch endpoint's credential", "auth_mode: found 'key'; accepted: one of aad_token"),
         (

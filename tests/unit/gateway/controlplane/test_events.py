@@ -10,6 +10,7 @@ import msgspec
 from gateway.channel import Loaded
 from gateway.controlplane.documents import from_builtins, to_builtins
 from gateway.controlplane.events import loading, log_text, news
+from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.store.records import Event, State
 from gateway.controlplane.wanted import notes
 from gateway.controlplane.yaml_types import BatchDeploymentYaml
@@ -94,17 +95,21 @@ def test_what_was_not_loaded_again_is_told_only_where_it_changed() -> None:
 # ---- keys in vain ----
 
 
+def _notes(document: msgspec.Struct) -> list[str]:
+    return notes(document, FolderOptions(), lambda *_: None)
+
+
 def test_keys_without_effect_are_told_by_their_path() -> None:
     given = deployment(environment="azureml:env:1", app_insights_enabled=True)
     document = from_builtins(D, {**to_builtins(given), "gateway": {"batching": {"max_tokens": 64}}})
-    assert [one.partition(":")[0] for one in notes(document)] == [
+    assert [one.partition(":")[0] for one in _notes(document)] == [
         "environment",
         "app_insights_enabled",
         "gateway.batching.max_tokens",
     ]
     batch = BatchDeploymentYaml(name="b", endpoint_name="e", model="azureml:m:1", compute="azureml:cpu")
-    assert [one.partition(":")[0] for one in notes(batch)] == ["compute"]
-    assert notes(deployment()) == []
+    assert [one.partition(":")[0] for one in _notes(batch)] == ["compute"]
+    assert _notes(deployment()) == []
 
 
 def test_a_key_without_effect_is_an_event_once(plane: Plane) -> None:

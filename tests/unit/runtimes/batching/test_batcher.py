@@ -546,3 +546,14 @@ def test_one_slow_caller_does_not_keep_the_whole_batch_in_memory() -> None:
 def test_limits_that_hold_nothing_are_refused(limits: BatchLimits) -> None:
     with pytest.raises(ValueError, match="a batch and a queue hold at least 1"):
         World(limits=limits)
+
+
+def test_a_split_request_that_is_too_late_ends_once() -> None:
+    """Its second part is dropped as late in the turn in which an inline run finds it past its deadline."""
+    world = World(kind="inline", behaviour=Behaviour(run_ns=2 * MS), limits=BatchLimits(batch_rows_max=1))
+    world.runtime.cancel(world.send(matrix(0, 1)))
+    items = [world.send(matrix(2), within_ns=3 * MS), world.send(matrix(2), within_ns=1 * MS)]
+    world.scheduler.run_out()
+    assert [world.replied(item) for item in items] == [1, 1]
+    status = world.runtime.status()
+    assert (status.accepted, status.expired, status.cancelled, status.in_flight_items) == (3, 2, 1, 0)

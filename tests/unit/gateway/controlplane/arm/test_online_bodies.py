@@ -276,7 +276,6 @@ def test_the_gateways_own_environment_is_shown_by_an_id_and_is_the_same_when_it_
     assert deployment({"properties": {**body["properties"], "environmentId": shown}}).environment == "local"
 
 
-
 def test_a_deployment_is_answered_whole() -> None:
     document = OnlineDeploymentYaml(name="blue", endpoint_name="digits", model="azureml:m:1", instance_type="cpu")
     resource = row(Kind.ONLINE_DEPLOYMENT, document, "blue", "Digits", State.SCALING)

@@ -1,0 +1,1 @@
+"""Triton model repositories: from a folder with `config.pbtxt` files to what a deployment of one model is."""
