@@ -376,7 +376,7 @@ def _checked(control: Control, one: Wanted, world: _World, find: FindAsset) -> E
     owner = world.endpoints.get(one.ref.parent)
     if owner is None:
         raise Problem(Code.INVALID_INPUT, f"endpoint_name: there is no endpoint {one.parent_name!r}")
-    deployment = documents.deployment(one.document, options, find)
+    deployment = documents.deployment(one.document, options, find, control.book.read)
     endpoint = documents.endpoint(owner.name, owner, options)
     documents.check(endpoint, [deployment], options.limits, siblings)
     return deployment
@@ -463,7 +463,7 @@ def _served(control: Control, tx: Transaction) -> tuple[Desired, dict[str, str]]
                 endpoints[resource.ref.key] = documents.endpoint(source.name, source, control.book.options)
             elif isinstance(source, OnlineDeploymentYaml):
                 key = (resource.ref.parent, resource.ref.key)
-                deployments[key] = documents.deployment(source, control.book.options, find)
+                deployments[key] = documents.deployment(source, control.book.options, find, control.book.read)
         except (DocumentError, Problem, ModelFileError) as error:
             broken[_name_of(resource.ref)] = str(error)
     return Desired(endpoints=endpoints, deployments=deployments), broken

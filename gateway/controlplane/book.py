@@ -53,12 +53,15 @@ class Taken:
 
 
 class Book:
-    """`now` gives seconds since 1970."""
+    """`now` gives seconds since 1970, `read` the content of assets."""
 
-    def __init__(self, vault: Vault, options: FolderOptions, now: Callable[[], float]) -> None:
+    def __init__(
+        self, vault: Vault, options: FolderOptions, now: Callable[[], float], read: wanted.ReadContent
+    ) -> None:
         self.vault = vault
         self.options = options
         self.now = now
+        self.read = read
 
     def accept(
         self,
@@ -114,7 +117,7 @@ class Book:
         owner = tx.get(Ref(kind=Kind.ONLINE_ENDPOINT, key=ref.parent))
         if owner is None or owner.state is State.DELETING:
             raise Problem(Code.NOT_FOUND, f"there is no online endpoint {ref.parent}; create it first")
-        found = wanted.deployment(document, self.options, asset_finder(tx))
+        found = wanted.deployment(document, self.options, asset_finder(tx), self.read)
         parent = from_builtins(Kind.ONLINE_ENDPOINT, owner.document)
         assert isinstance(parent, OnlineEndpointYaml)
         siblings = [(ref.parent, one.ref.key) for one in tx.find(Kind.ONLINE_DEPLOYMENT, ref.parent)]
@@ -332,8 +335,17 @@ class Book:
 
     def note_vain(self, tx: Transaction, ref: Ref, document: msgspec.Struct, before: Resource | None) -> None:
         """An event for each key that was given and has no effect, unless it was there before."""
-        known = _vain(before) if before is not None else []
-        tx.add_events([self._event(ref, "note", said) for said in wanted.notes(document) if said not in known])
+        find = asset_finder(tx)
+        known = self._vain(before, find) if before is not None else []
+        found = wanted.notes(document, find, self.read)
+        tx.add_events([self._event(ref, "note", said) for said in found if said not in known])
+
+    def _vain(self, resource: Resource, find: wanted.FindAsset) -> list[str]:
+        try:
+            return wanted.notes(from_builtins(resource.ref.kind, resource.document), find, self.read)
+        except DocumentError:
+            # What is stored can no longer be read, and is replaced for that.
+            return []
 
     def note_loaded(self, tx: Transaction, ref: Ref, lines: Iterable[str]) -> None:
         tx.add_events([self._event(ref, "loaded", line) for line in lines])
@@ -418,14 +430,6 @@ def _pinned(document: msgspec.Struct, value: Deployment) -> msgspec.Struct:
         model=script.model.reference if isinstance(script.model, AssetTree) else document.model,
         environment=script.environment.reference or document.environment,
     )
-
-
-def _vain(resource: Resource) -> list[str]:
-    try:
-        return wanted.notes(from_builtins(resource.ref.kind, resource.document))
-    except DocumentError:
-        # What is stored can no longer be read, and is replaced for that.
-        return []
 
 
 def normal(document: msgspec.Struct) -> msgspec.Struct:

@@ -107,7 +107,7 @@ class Control:
         self.publisher = publisher
         self.vault = vault
         self.models = models
-        self.book = Book(vault, options, now)
+        self.book = Book(vault, options, now, models.read)
         self._model_folders = model_folders
         self.claims = Claims()
         # Versions of assets that are being registered or deleted, or that an apply is about to name.

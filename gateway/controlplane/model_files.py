@@ -24,7 +24,6 @@ _REFERENCE = re.compile(r"azureml:(?P<name>[A-Za-z0-9][\w.-]{0,254})(?::(?P<vers
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _REGISTERED = re.compile(r"[\w.-]+:[\w.-]+")
 _OTHER_TYPES = {
-    "mlflow_model": "MLflow models are not served; convert the model to ONNX and use type: custom_model",
     "triton_model": "Triton repositories are not read; give the path of the .onnx file itself and type: custom_model",
 }
 

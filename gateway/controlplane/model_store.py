@@ -29,6 +29,9 @@ from runtimes import LoadFailed, model_files
 
 log = logging.getLogger(__name__)
 
+# Files that say something of a model are short.
+READ_BYTES_MAX = 1024 * 1024
+
 
 class ModelChanged(Exception):
     """The model changed while it was copied."""
@@ -108,6 +111,14 @@ class ModelStore:
             return self._contents.path_of(sha256).stat().st_size == size_bytes and self._contents.hold(sha256)
         except OSError:
             return False
+
+    def read(self, sha256: str) -> bytes | None:
+        """The beginning of kept content; None where it cannot be read."""
+        try:
+            with self._contents.path_of(sha256).open("rb") as file:
+                return file.read(READ_BYTES_MAX)
+        except OSError:
+            return None
 
     def hold(self, model: AssetModel) -> None:
         """Its folder stays until `let_go`, whatever is served. Waits for nobody."""

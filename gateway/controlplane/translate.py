@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.controlplane.decode import default_of, description_of, struct_type
-from gateway.controlplane.model_files import ModelFileError, ModelReference, model_of
+from gateway.controlplane.model_files import ModelFileError, ModelReference, model_of, reference_of
 from gateway.controlplane.place import Place
+from gateway.controlplane.store.records import Kind as Assets
+from gateway.controlplane.translate_mlflow import OnnxFile, local_mlflow, registered_mlflow
 from gateway.controlplane.translate_script import Trees, script_of, unresolved_tree
 from gateway.controlplane.yaml_types import (
     FOR_SCRIPTS,
@@ -24,6 +26,7 @@ from gateway.controlplane.yaml_types import (
     BatchingYaml,
     DeploymentGatewayYaml,
     EnvironmentYaml,
+    ModelYaml,
     OidcYaml,
     OnlineDeploymentYaml,
     OnlineEndpointYaml,
@@ -39,12 +42,14 @@ from gateway.resources import (
     LocalModel,
     Oidc,
     Scale,
+    Script,
     SecretSource,
 )
 from runtimes import BatchingSpec, BatchLimits, PaddingSpec, PadRule
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
-Resolve = Callable[[ModelReference], AssetModel]
+# The second argument is the model's ONNX file; "" for the one that it holds.
+Resolve = Callable[[ModelReference, str], AssetModel]
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -57,7 +62,7 @@ def endpoint_of(source: OnlineEndpointYaml, place: Place, default_oidc: Oidc | N
     auth_mode = AuthMode(source.auth_mode)
     oidc = _oidc(source.gateway.oidc, place)
     _note_unused_auth(source, auth_mode, place)
-    place.notes.extend(f"{place.label}: {note}" for note in notes_of(source))
+    _note_vain_keys(source, place)
     return Endpoint(
         name=source.name,
         auth_mode=auth_mode,
@@ -78,9 +83,9 @@ def endpoint_of(source: OnlineEndpointYaml, place: Place, default_oidc: Oidc | N
     )
 
 
-def unresolved(reference: ModelReference) -> AssetModel:
+def unresolved(reference: ModelReference, entry: str) -> AssetModel:
     """A registered model that cannot be looked up here."""
-    return AssetModel(reference=str(reference))
+    return AssetModel(reference=str(reference), entry=entry)
 
 
 def deployment_of(
@@ -94,19 +99,20 @@ def deployment_of(
     of any asset; they raise ModelFileError where there is none."""
     kind: Kind = source.type or ("kubernetes" if _is_kubernetes(source.schema_) else "managed")
     _refuse_containers(source, place)
-    place.notes.extend(f"{place.label}: {note}" for note in notes_of(source))
     try:
-        script = script_of(source, place, trees) if source.code_configuration is not None else None
-        model = None if script is not None else _model(source, place, resolve)
+        served = _served(source, place, resolve, trees)
     except ModelFileError as error:
         place.blame(error.key, error.text)
+        _note_vain_keys(source, place, is_native=source.code_configuration is None)
         return None
+    script = served if isinstance(served, Script) else None
+    _note_vain_keys(source, place, is_native=script is None and source.code_configuration is None)
     runtime, request = source.gateway.runtime, source.request_settings
     fallback = runtime.allow_cpu_fallback
     return Deployment(
         name=source.name,
         endpoint_name=source.endpoint_name,
-        model=model,
+        model=None if isinstance(served, Script) else served,
         script=script,
         description=source.description,
         tags=source.tags,
@@ -131,9 +137,13 @@ def deployment_of(
     )
 
 
-def notes_of(source: msgspec.Struct, path: str = "") -> Iterator[str]:
-    """A sentence for each key that was given something and has no effect here."""
-    is_native = isinstance(source, OnlineDeploymentYaml) and source.code_configuration is None
+def _note_vain_keys(source: msgspec.Struct, place: Place, *, is_native: bool = False) -> None:
+    place.notes.extend(f"{place.label}: {note}" for note in notes_of(source, is_native=is_native))
+
+
+def notes_of(source: msgspec.Struct, path: str = "", *, is_native: bool = False) -> Iterator[str]:
+    """A sentence for each key that was given something and has no effect here. `is_native`: of a deployment, whether
+    an ONNX model is served and no script."""
     for one in struct_type(type(source)).fields:
         value = getattr(source, one.name)
         _, mark, why = _marked(description_of(one), is_native)
@@ -238,9 +248,24 @@ def _padding(source: BatchingYaml, place: Place) -> PaddingSpec | None:
     )
 
 
-def _model(source: OnlineDeploymentYaml, place: Place, resolve: Resolve) -> LocalModel | AssetModel:
-    found = model_of(source.model, place.file.parent)
-    return resolve(found) if isinstance(found, ModelReference) else found
+def _served(
+    source: OnlineDeploymentYaml, place: Place, resolve: Resolve, trees: Trees
+) -> Script | LocalModel | AssetModel | None:
+    """What answers requests; None where it is blamed. Errors: ModelFileError."""
+    if source.code_configuration is not None:
+        return script_of(source, place, trees)
+    given = source.model
+    if isinstance(given, ModelYaml) and given.type == "mlflow_model":
+        return local_mlflow(given.path, source, place, trees)
+    reference = reference_of(given, "model") if isinstance(given, str) else None
+    if reference is not None:
+        found = trees(Assets.MODEL, str(reference))
+        if found.type == "mlflow_model":
+            kept = registered_mlflow(found, source, place, trees)
+            return resolve(reference, kept.path) if isinstance(kept, OnnxFile) else kept
+        return resolve(reference, "")
+    model = model_of(given, place.file.parent)
+    return resolve(model, "") if isinstance(model, ModelReference) else model
 
 
 def _refuse_containers(source: OnlineDeploymentYaml, place: Place) -> None:

@@ -23,11 +23,14 @@ from gateway.resources import AssetTree, LocalTree, Script, ScriptEnvironment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """A registered asset as a script needs it: its files, or, of an environment, what it says."""
+    """A registered asset as a script needs it: its files, or, of an environment, what it says. `type` is a model's;
+    `read` gives the beginning of a file by its SHA-256, None where it cannot be read here."""
 
     reference: str
     files: tuple[tuple[str, str, int], ...] = ()
     folder: str = ""
+    type: str = ""
+    read: Callable[[str], bytes | None] = lambda _: None
     environment: ScriptEnvironment = field(default_factory=ScriptEnvironment)
 
 
@@ -46,9 +49,7 @@ def script_of(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> Scrip
     if not given.scoring_script:
         place.blame("code_configuration.scoring_script", "missing; accepted: a file, relative to code")
         return None
-    for key in ("batching", "runtime"):
-        if getattr(source.gateway, key) != getattr(DeploymentGatewayYaml(), key):
-            place.note(f"gateway.{key}", "has no effect with code_configuration; it is for ONNX models")
+    note_vain(source, place, "code_configuration")
     code = tree_of(given.code or ".", place, Kind.CODE, "code_configuration.code", trees)
     _check_script(code, given.scoring_script, place)
     model: LocalTree | AssetTree | None = None
@@ -56,15 +57,27 @@ def script_of(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> Scrip
         key = "model" if isinstance(source.model, str) else "model.path"
         text = source.model if isinstance(source.model, str) else source.model.path
         model = tree_of(text, place, Kind.MODEL, key, trees)
-    probe = source.readiness_probe or ProbeYaml()
     return Script(
         code=code,
         scoring_script=given.scoring_script,
         model=model,
-        environment=_environment(source.environment, trees),
+        environment=environment_of(source.environment, trees),
         variables=dict(source.environment_variables),
-        init_timeout_s=probe.initial_delay + probe.period * probe.failure_threshold,
+        init_timeout_s=init_timeout_of(source),
     )
+
+
+def note_vain(source: OnlineDeploymentYaml, place: Place, what: str) -> None:
+    """What only ONNX models have; `what` is served instead of one."""
+    for key in ("batching", "runtime"):
+        if getattr(source.gateway, key) != getattr(DeploymentGatewayYaml(), key):
+            place.note(f"gateway.{key}", f"has no effect with {what}; it is for ONNX models")
+
+
+def init_timeout_of(source: OnlineDeploymentYaml) -> float:
+    """Seconds that `init()` may take."""
+    probe = source.readiness_probe or ProbeYaml()
+    return probe.initial_delay + probe.period * probe.failure_threshold
 
 
 def tree_of(text: str, place: Place, kind: Kind, key: str, trees: Trees) -> LocalTree | AssetTree:
@@ -117,7 +130,8 @@ def _check_script(code: LocalTree | AssetTree, name: str, place: Place) -> None:
         place.blame(key, f"{name}: it nests deeper than Python reads")
 
 
-def _environment(given: str | EnvironmentYaml | None, trees: Trees) -> ScriptEnvironment:
+def environment_of(given: str | EnvironmentYaml | None, trees: Trees) -> ScriptEnvironment:
+    """What a deployment's `environment` asks for."""
     if given is None:
         return ScriptEnvironment()
     if isinstance(given, EnvironmentYaml):

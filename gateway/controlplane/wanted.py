@@ -20,8 +20,8 @@ from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.model_files import ModelFileError, ModelReference, entry_of, reference_of
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind, Ref, Resource
-from gateway.controlplane.translate import deployment_of, endpoint_of, notes_of
-from gateway.controlplane.translate_script import Tree
+from gateway.controlplane.translate import Resolve, deployment_of, endpoint_of, notes_of
+from gateway.controlplane.translate_script import Tree, Trees
 from gateway.controlplane.yaml_types import (
     BatchDeploymentYaml,
     BatchEndpointYaml,
@@ -35,6 +35,8 @@ from gateway.yaml_text import Entries
 
 # An asset by kind, name and version; the newest where the version is "latest", None where there is none.
 FindAsset = Callable[[Kind, str, str], Resource | None]
+# The beginning of content by its SHA-256; None where it cannot be read.
+ReadContent = Callable[[str], bytes | None]
 
 
 _KEYS = {Kind.CODE: "code_configuration.code", Kind.MODEL: "model", Kind.ENVIRONMENT: "environment"}
@@ -47,7 +49,9 @@ def endpoint(name: str, source: OnlineEndpointYaml, options: FolderOptions) -> E
     return found
 
 
-def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindAsset) -> Deployment:
+def deployment(
+    source: OnlineDeploymentYaml, options: FolderOptions, find: FindAsset, read: ReadContent
+) -> Deployment:
     place = _place(f"deployment {source.endpoint_name}/{source.name}")
     code = source.code_configuration.code if source.code_configuration is not None else None
     for key, given in (("model", source.model), ("code_configuration.code", code)):
@@ -57,41 +61,45 @@ def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindA
             place.blame(key, f"found a path; accepted: {what}, azureml:NAME:VERSION")
             _refuse(place)
 
-    def resolve(reference: ModelReference) -> AssetModel:
-        return asset_model(reference, find)
-
-    def trees(kind: Kind, reference: str) -> Tree:
-        return asset_tree(kind, reference, find)
-
-    found = deployment_of(source, place, options.allow_cpu_fallback, resolve, trees)
+    found = deployment_of(source, place, options.allow_cpu_fallback, *_lookups(find, read))
     _refuse(place)
     assert found is not None
     return found
 
 
-def notes(source: msgspec.Struct) -> list[str]:
+def _lookups(find: FindAsset, read: ReadContent) -> tuple[Resolve, Trees]:
+    def resolve(reference: ModelReference, entry: str) -> AssetModel:
+        return asset_model(reference, entry, find)
+
+    def trees(kind: Kind, reference: str) -> Tree:
+        return asset_tree(kind, reference, find, read)
+
+    return resolve, trees
+
+
+def notes(source: msgspec.Struct, find: FindAsset, read: ReadContent) -> list[str]:
     """A sentence for each key of a document that was accepted and has no effect here."""
     place = _place("")
     match source:
         case OnlineEndpointYaml():
             endpoint_of(source, place, None)
         case OnlineDeploymentYaml():
-            deployment_of(source, place, allow_cpu_fallback=True)
+            deployment_of(source, place, True, *_lookups(find, read))
         case _:
             return list(notes_of(source))
     return [note.removeprefix(": ") for note in place.notes]
 
 
-def asset_model(reference: ModelReference, find: FindAsset) -> AssetModel:
-    """Errors: ModelFileError."""
+def asset_model(reference: ModelReference, entry: str, find: FindAsset) -> AssetModel:
+    """`entry`: its ONNX file, "" for the one that it holds. Errors: ModelFileError."""
     found = find(Kind.MODEL, reference.name, reference.version)
     if found is None:
         raise ModelFileError("model", f"there is no registered model {reference}; register it first, or give a path")
     document = from_builtins(Kind.MODEL, found.document)
     assert isinstance(document, ModelYaml)
-    if document.type != "custom_model":
+    if document.type != "custom_model" and not entry:
         raise ModelFileError("model", f"{reference} is a {document.type}; accepted: a custom_model of one .onnx file")
-    entry = entry_of([file.path for file in found.files], str(reference), "model")
+    entry = entry or entry_of([file.path for file in found.files], str(reference), "model")
     return AssetModel(
         reference=f"azureml:{found.parent_name}:{found.name}",
         files=tuple((file.path, file.sha256, file.size_bytes) for file in found.files),
@@ -100,7 +108,7 @@ def asset_model(reference: ModelReference, find: FindAsset) -> AssetModel:
     )
 
 
-def asset_tree(kind: Kind, reference: str, find: FindAsset) -> Tree:
+def asset_tree(kind: Kind, reference: str, find: FindAsset, read: ReadContent) -> Tree:
     """What a script needs of a registered asset. Errors: ModelFileError."""
     name, _, version = reference.removeprefix("azureml:").replace("@latest", ":latest").rpartition(":")
     found = find(kind, name, version)
@@ -113,7 +121,8 @@ def asset_tree(kind: Kind, reference: str, find: FindAsset) -> Tree:
     environment = ScriptEnvironment(reference=called, document=found.document, files=files)
     if kind is not Kind.ENVIRONMENT:
         environment = ScriptEnvironment()
-    return Tree(reference=called, files=files, folder=folder, environment=environment)
+    model_type = document.type if isinstance(document, ModelYaml) else ""
+    return Tree(reference=called, files=files, folder=folder, type=model_type, read=read, environment=environment)
 
 
 def check(

@@ -47,7 +47,7 @@ def test_what_exists_here_is_accepted_unchanged(what: str) -> None:
         ("no public egress", ["egress_public_network_access"]),
         (
             "scoring script with registered code and a curated environment, variables, probes, egress, batching",
-            ["liveness_probe", "egress_public_network_access", "gateway.batching"],
+            ["gateway.batching", "liveness_probe", "egress_public_network_access"],
         ),
         ("data collection", ["data_collector"]),
         ("endpoint and deployment on an attached cluster", ["resources"]),
@@ -71,7 +71,10 @@ def test_what_has_no_effect_is_named(what: str, keys: list[str]) -> None:
         ("mirrored traffic on a cluster", "mirror_traffic: found on a kubernetes endpoint"),
         ("scoring script that cannot be parsed", "score.py, line 1: invalid syntax"),
         ("custom container with TensorFlow Serving", "custom containers are not run here"),
-        ("MLflow model without a script", "MLflow models are not served"),
+        (
+            "MLflow model whose folder has no MLmodel file",
+            "has a file MLmodel at its top, and this one has digits.onnx",
+        ),
         ("Triton repository", "Triton repositories are not read"),
         ("model reference without `azureml:`", "a registered model is azureml:digits-model:1"),
         ("key as a batch endpoint's credential", "auth_mode: found 'key'; accepted: one of aad_token"),
