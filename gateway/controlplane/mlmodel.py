@@ -43,7 +43,9 @@ def read_mlmodel(data: bytes) -> MlModel:
     documents, mistakes = read_documents(data)
     if mistakes:
         raise MlModelError(f"{MLMODEL}:{mistakes[0]}")
-    root = _members(documents[0] if len(documents) == 1 else None, "the file")
+    if len(documents) != 1:
+        raise MlModelError(f"{MLMODEL} has {len(documents)} documents; accepted: one, as mlflow writes it")
+    root = _members(documents[0], "the file")
     flavors = _members(root.get("flavors"), "flavors")
     if not flavors.keys() & {"python_function", "onnx"}:
         raise MlModelError(f"{MLMODEL} has the flavors {_names(flavors)}; accepted: {_SERVED}")

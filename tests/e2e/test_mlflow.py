@@ -1,4 +1,4 @@
-"""MLflow models without a scoring script, by the real mlflow in an environment that the gateway builds from their files.
+"""MLflow models without a scoring script, by the real mlflow in an environment that the gateway builds for them.
 
 The slow file of MLflow: pip is run once, for an environment that all models share. First a model that was written by
 hand is served, so that there is an interpreter with mlflow to save the others with, as users do. Where the packages

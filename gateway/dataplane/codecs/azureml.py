@@ -8,9 +8,9 @@
 | `[{"<input>": ...}, ...]` | records: one row each; an input without a batch axis has one value in all of them |
 
 MLflow's own names stand for the same: `dataframe_split`, `dataframe_records`, and `instances` or `inputs` with any of
-the other three. Columns and records of single values also fit an input of shape [N, 1]. Beside the data only an empty `params` is
-accepted. The answer is the array of the one output, or an object of arrays by output name; a scalar output is one
-value. What the numbers may be: numbers.py.
+the other three. Columns and records of single values also fit an input of shape [N, 1]. Beside the data only an empty
+`params` is accepted. The answer is the array of the one output, or an object of arrays by output name; a scalar
+output is one value. What the numbers may be: numbers.py.
 Errors: InvalidInput.
 """
 

@@ -201,6 +201,12 @@ def test_content_is_known_by_hash_and_size(store: ModelStore, files: Files, mode
     assert not store.has_content("0" * 64, size)
 
 
+def test_kept_content_can_be_read_and_what_is_not_kept_is_none(store: ModelStore, files: Files, model: Path) -> None:
+    sha256 = uploaded(files, model).files[0][1]
+    assert store.read(sha256) == double()
+    assert store.read("0" * 64) is None
+
+
 def test_only_what_is_served_or_held_is_kept(store: ModelStore, files: Files, model: Path, folder: Path) -> None:
     assets = []
     for width in (4, 5, 6):

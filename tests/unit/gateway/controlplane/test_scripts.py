@@ -134,6 +134,17 @@ def test_a_crew_finds_what_azure_promises_a_script(world: World) -> None:
     assert spec.readable == (spec.code_dir.parent, Path(spec.environment["AZUREML_MODEL_DIR"]))
 
 
+def test_a_model_without_code_is_the_folder_that_is_served(world: World) -> None:
+    model = world.tree("flow", "iris", MLmodel="m")
+    world.serve(world.deployment(code=None, scoring_script="", model=model))
+    (spec,) = world.crews.running.values()
+    assert (spec.scoring_script, spec.code_dir.name) == ("", "iris")
+    assert (spec.code_dir / "MLmodel.py").read_text() == "m"
+    assert spec.environment["AZUREML_MODEL_DIR"] == str(spec.code_dir.parent)
+    assert "AZUREML_ENTRY_SCRIPT" not in spec.environment
+    assert spec.readable == (spec.code_dir.parent,)
+
+
 def test_files_without_a_folder_lie_where_the_variables_say(world: World) -> None:
     world.serve(world.deployment(code=world.tree("c", score="x"), model=world.tree("m", weights="w")))
     (spec,) = world.crews.running.values()
