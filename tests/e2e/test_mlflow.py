@@ -121,17 +121,22 @@ def python(gateway: GatewayProcess) -> Path:
     return found / "bin" / "python"
 
 
+def make(command: list[str], here: Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here, check=False, timeout=110)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def models(gateway: GatewayProcess, python: Path) -> Path:
     """The folder of the gateway with all models, saved by mlflow, and served."""
     assert gateway.folder is not None
     folder = gateway.folder
-    subprocess.run([python, MAKER, folder], check=True, capture_output=True, cwd=folder.parent)
+    make([str(python), str(MAKER), str(folder)], folder.parent)
     # What knows ONNX is here, and mlflow there.
     packages = next(python.parents[1].glob("lib/python3*/site-packages"))
     both = f"import runpy, sys; sys.path.append({str(packages)!r}); sys.argv = ['maker', {str(folder)!r}]; "
     run = f"runpy.run_path({str(MAKER)!r}, run_name='__main__')"
-    subprocess.run([sys.executable, "-c", both + run], check=True, capture_output=True, cwd=folder.parent)
+    make([sys.executable, "-c", both + run], folder.parent)
     said = apply(
         gateway,
         {

@@ -77,7 +77,7 @@ def test_a_signature_is_described(columns: Any, schema: Any) -> None:
 
 
 def test_the_body_has_the_data_the_params_and_an_example() -> None:
-    params = [
+    params: list[dict[str, Any]] = [
         {"name": "times", "type": "long", "default": 2, "shape": None},
         {"name": "words", "type": "string", "default": None, "shape": [-1]},
     ]

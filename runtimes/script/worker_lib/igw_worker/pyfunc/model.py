@@ -106,13 +106,13 @@ class MlflowModel:
     def get_input_schema(self, run: Any) -> Dict[str, Any]:
         metadata = self._model.metadata
         params = getattr(metadata, "get_params_schema", lambda: None)()
-        return schemas.input_schema(
-            self._inputs and self._inputs.to_dict(), params and params.to_dict(), self._example()
-        )
+        found = schemas.input_schema(_listed(self._inputs), _listed(params), self._example())
+        # Defaults and examples may hold what JSON does not.
+        plain: Dict[str, Any] = json.loads(answers.dump(found)[0])
+        return plain
 
     def get_output_schema(self, run: Any) -> Dict[str, Any]:
-        outputs = self._model.metadata.get_output_schema()
-        return schemas.data_schema(outputs and outputs.to_dict())
+        return schemas.data_schema(_listed(self._model.metadata.get_output_schema()))
 
     def _example(self) -> Any:
         """The example that was saved with the model; None where there is none, or a long one."""
@@ -129,6 +129,11 @@ class MlflowModel:
         except (OSError, ValueError):
             # It is for readers of the document alone; a model without one serves as well.
             return None
+
+
+def _listed(schema: Any) -> Optional[List[Dict[str, Any]]]:
+    """A schema of mlflow's as plain data; None where the model has none."""
+    return None if schema is None else list(schema.to_dict())
 
 
 def _answer(predicted: Any) -> AMLResponse:
