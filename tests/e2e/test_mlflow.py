@@ -24,6 +24,9 @@ from tests.support.azure import sdk as client
 from tests.support.process import GatewayProcess, endpoint_yaml, write_folder
 from tests.support.script_worker import Worker, value_of
 
+# Of the first test pip's time, too.
+pytestmark = pytest.mark.timeout(300)
+
 MAKER = Path(__file__).parents[1] / "support" / "mlflow_models.py"
 SEED = {
     "MLmodel": """
