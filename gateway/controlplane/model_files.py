@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.controlplane.arm import ids
+from gateway.controlplane.mlmodel import MLMODEL
 from gateway.controlplane.store.records import Kind
 from gateway.controlplane.yaml_types import ModelYaml
 from gateway.resources import LocalModel
@@ -115,4 +116,6 @@ def _only_onnx(folder: Path, key: str) -> Path:
         return files[0]
     names = ", ".join(one.name for one in files[:5]) + (", ..." if len(files) > 5 else "")
     holds = f"{len(files)} .onnx files ({names})" if files else "no .onnx file"
+    if (folder / MLMODEL).is_file():
+        holds += f" but {MLMODEL}, which is served where the model's type is mlflow_model"
     raise ModelFileError(key, f"{folder} holds {holds}; {_ACCEPTED}")

@@ -166,6 +166,12 @@ def test_a_model_that_cannot_be_served_is_refused_with_its_reason(
     assert said.replace(", sub;", ", sub/MLmodel;") in as_registered
 
 
+def test_a_folder_of_mlflows_that_is_called_something_else_is_recognised(tmp_path: Path) -> None:
+    place = write(tmp_path, {"MLmodel": MLMODEL})
+    said = refused(place, model=ModelYaml(path="model"))
+    assert "holds no .onnx file but MLmodel, which is served where the model's type is mlflow_model" in said
+
+
 @pytest.mark.parametrize("path", ["", "nowhere", "model/MLmodel", "x" * 300, "a\0b"])
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path, path: str) -> None:
     place = write(tmp_path, FILES)
