@@ -128,20 +128,23 @@ class AssetTree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptEnvironment:
-    """What a script runs in: a registered environment's document and build context, or only a name."""
+    """What a script runs in: a registered environment's document and build context, or only a name. `needs_mlflow`:
+    it is for an MLflow model, and gets mlflow-skinny where it names no mlflow."""
 
     reference: str = ""
     document: dict[str, Any] | None = None
     files: tuple[tuple[str, str, int], ...] = ()
+    needs_mlflow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """A scoring script: its folder, its file in it, and what it finds when it runs. `collector`: what it collects by
-    itself; the collections of its requests are the deployment's."""
+    """A scoring script: its folder, its file in it, and what it finds when it runs. Without code it is the one that
+    every MLflow model has: `model` is its folder. `collector`: what it collects by itself; the collections of its
+    requests are the deployment's."""
 
-    code: LocalTree | AssetTree
-    scoring_script: str
+    code: LocalTree | AssetTree | None = None
+    scoring_script: str = ""
     model: LocalTree | AssetTree | None = None
     environment: ScriptEnvironment = field(default_factory=ScriptEnvironment)
     variables: dict[str, str] = field(default_factory=dict)

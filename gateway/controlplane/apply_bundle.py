@@ -11,7 +11,7 @@ Errors: Problem(INVALID_INPUT) with one sentence for each document that cannot b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Protocol, cast
 
 import msgspec
@@ -22,6 +22,7 @@ from gateway.controlplane.authorize import Actor
 from gateway.controlplane.documents import DocumentError, from_builtins, normal_form, to_builtins
 from gateway.controlplane.store.records import ASSETS, AssetFile, Kind
 from gateway.controlplane.translate import notes_of
+from gateway.controlplane.yaml_types import ModelYaml, OnlineDeploymentYaml
 from gateway.errors import Code, Problem
 
 RESOURCES_MAX = 10_000
@@ -104,7 +105,12 @@ async def apply_bundle(control: Applies, body: dict[str, Any], actor: Actor) -> 
         missing = sorted({one.sha256 for one in files if not control.has_content(one.sha256, one.size_bytes)})
         if missing:
             return _answer(Applied(applied=False, missing=tuple(missing)))
-    notes = [f"{one.label or title(one)}: {note}" for one in wanted for note in notes_of(one.document)]
+    onnx = _onnx_models(wanted)
+    notes = [
+        f"{one.label or title(one)}: {note}"
+        for one in wanted
+        for note in notes_of(one.document, is_native=_is_native(one.document, onnx))
+    ]
     found = await control.apply(wanted, actor, prune=bundle.prune, dry_run=bundle.dry_run, notes=notes)
     return _answer(
         Applied(
@@ -115,6 +121,22 @@ async def apply_bundle(control: Applies, body: dict[str, Any], actor: Actor) -> 
             operation=found.operation,
         )
     )
+
+
+def _onnx_models(wanted: Sequence[Wanted]) -> set[str]:
+    """References to the models of the folder that nothing but ONNX Runtime serves."""
+    return {
+        f"azureml:{one.parent_name}:{one.name}".lower()
+        for one in wanted
+        if isinstance(one.document, ModelYaml) and one.document.type == "custom_model"
+    }
+
+
+def _is_native(document: msgspec.Struct, onnx: Collection[str]) -> bool:
+    """Whether it surely is: what was registered before may be a model of mlflow's."""
+    if not isinstance(document, OnlineDeploymentYaml) or document.code_configuration is not None:
+        return False
+    return isinstance(document.model, str) and document.model.lower() in onnx
 
 
 def _answer(answer: msgspec.Struct) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 Why: a stored document must not depend on a disk. After `resolve`, a model, code folder or environment that a
 deployment had inline is an asset of its own, named by its content, so the deployment's document changes exactly when
 the content does; a `conda_file` is its text.
-What of a path: a deployment's model is the .onnx file with its external data; everything else (a Triton repository
-too) is the file, or all files below the folder except hidden ones and `__pycache__`. Links must stay inside.
+What of a path: a deployment's model is the .onnx file with its external data, unless a script or mlflow serves it;
+everything else (a Triton repository too) is the file, or all files below the folder except hidden ones and
+`__pycache__`. Links must stay inside.
 With a `root` every path must lie below it: that is for a folder that is sent to another machine, and an asset's path
 becomes the address of its upload. Without one it becomes `file://` and the absolute path. Blocks: it reads every file
 once for its SHA-256.
@@ -138,10 +139,10 @@ class _Resolving:
         key, folder = "model" if isinstance(given, str) else "model.path", ""
         try:
             is_native = isinstance(document, OnlineDeploymentYaml) and document.code_configuration is None
-            if is_native and inline.type != "triton_model":
+            if is_native and inline.type == "custom_model":
                 files, address = self._onnx(given, source.place.file.parent)
             else:
-                if isinstance(document, OnlineDeploymentYaml) and is_native:
+                if isinstance(document, OnlineDeploymentYaml) and is_native and inline.type == "triton_model":
                     # For its mistakes, which another machine would find only when it has been sent.
                     of_folder(source.place.file.parent.absolute() / inline.path, document.gateway.runtime.model)
                 files, address = self._below(inline.path, source)

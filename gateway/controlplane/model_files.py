@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.controlplane.arm import ids
+from gateway.controlplane.mlmodel import MLMODEL
 from gateway.controlplane.store.records import Kind
 from gateway.controlplane.yaml_types import ModelYaml
 from gateway.resources import LocalModel
@@ -23,9 +24,6 @@ _ACCEPTED = (
 _REFERENCE = re.compile(r"azureml:(?P<name>[A-Za-z0-9][\w.-]{0,254})(?::(?P<version>[\w.-]{1,255})|@latest)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _REGISTERED = re.compile(r"[\w.-]+:[\w.-]+")
-_OTHER_TYPES = {
-    "mlflow_model": "MLflow models are not served; convert the model to ONNX and use type: custom_model",
-}
 
 
 class ModelFileError(Exception):
@@ -54,8 +52,6 @@ def model_of(model: str | ModelYaml | None, folder: Path) -> LocalModel | ModelR
         raise ModelFileError("model", f"missing; {_ACCEPTED}")
     if isinstance(model, str):
         return reference_of(model, "model") or LocalModel(path=_onnx_file(model, folder, "model"))
-    if model.type in _OTHER_TYPES:
-        raise ModelFileError("model.type", f"found {model.type}; {_OTHER_TYPES[model.type]}")
     return LocalModel(path=_onnx_file(model.path, folder, "model.path"))
 
 
@@ -115,4 +111,6 @@ def _only_onnx(folder: Path, key: str) -> Path:
         return files[0]
     names = ", ".join(one.name for one in files[:5]) + (", ..." if len(files) > 5 else "")
     holds = f"{len(files)} .onnx files ({names})" if files else "no .onnx file"
+    if (folder / MLMODEL).is_file():
+        holds += f" but {MLMODEL}, which is served where the model's type is mlflow_model"
     raise ModelFileError(key, f"{folder} holds {holds}; {_ACCEPTED}")

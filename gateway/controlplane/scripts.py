@@ -311,19 +311,17 @@ class Scripts:
         environment: Environment,
         roots: list[Path],
     ) -> CrewSpec:
-        """`roots`: the folders of the code and, where there is one, of the model."""
-        assert isinstance(script.code, AssetTree)
+        """`roots`: the folders of the code and of the model, those that there are."""
+        code = script.code or script.model
+        assert isinstance(code, AssetTree)
         pool = f"{name}#{next(self._numbers)}"
         stream = self.streams.of(name)
-        code_dir = roots[0] / script.code.folder
-        variables = {
-            **script.variables,
-            "AZUREML_ENTRY_SCRIPT": script.scoring_script,
-            "AML_APP_ROOT": str(code_dir),
-            "AZUREML_SOURCE_DIRECTORY": str(code_dir),
-        }
-        if len(roots) > 1:
-            variables["AZUREML_MODEL_DIR"] = str(roots[1])
+        code_dir = roots[0] / code.folder
+        variables = {**script.variables, "AML_APP_ROOT": str(code_dir), "AZUREML_SOURCE_DIRECTORY": str(code_dir)}
+        if script.code is not None:
+            variables["AZUREML_ENTRY_SCRIPT"] = script.scoring_script
+        if script.model is not None:
+            variables["AZUREML_MODEL_DIR"] = str(roots[-1])
         return CrewSpec(
             pool=pool,
             python=environment.python,

@@ -21,6 +21,7 @@ from gateway.controlplane.model_files import ModelFileError, ModelReference, mod
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind as AssetKind
 from gateway.controlplane.translate_collector import collector_of
+from gateway.controlplane.translate_mlflow import OnnxFile, local_mlflow, registered_mlflow
 from gateway.controlplane.translate_script import Trees, script_of, unresolved_tree
 from gateway.controlplane.triton.said import Said
 from gateway.controlplane.triton.served import TritonServed, of_folder
@@ -46,12 +47,14 @@ from gateway.resources import (
     LocalModel,
     Oidc,
     Scale,
+    Script,
     SecretSource,
 )
 from runtimes import BatchingSpec, BatchLimits, PaddingSpec, PadRule
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
-Resolve = Callable[[ModelReference], AssetModel | TritonServed]
+# The second argument is the model's ONNX file; "" for the one that it holds.
+Resolve = Callable[[ModelReference, str], AssetModel | TritonServed]
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -64,7 +67,7 @@ def endpoint_of(source: OnlineEndpointYaml, place: Place, default_oidc: Oidc | N
     auth_mode = AuthMode(source.auth_mode)
     oidc = _oidc(source.gateway.oidc, place)
     _note_unused_auth(source, auth_mode, place)
-    place.notes.extend(f"{place.label}: {note}" for note in notes_of(source))
+    _note_vain_keys(source, place)
     return Endpoint(
         name=source.name,
         auth_mode=auth_mode,
@@ -85,9 +88,9 @@ def endpoint_of(source: OnlineEndpointYaml, place: Place, default_oidc: Oidc | N
     )
 
 
-def unresolved(reference: ModelReference) -> AssetModel:
+def unresolved(reference: ModelReference, entry: str) -> AssetModel:
     """A registered model that cannot be looked up here."""
-    return AssetModel(reference=str(reference))
+    return AssetModel(reference=str(reference), entry=entry)
 
 
 def deployment_of(
@@ -101,19 +104,21 @@ def deployment_of(
     of any asset; they raise ModelFileError where there is none."""
     kind: Kind = source.type or ("kubernetes" if _is_kubernetes(source.schema_) else "managed")
     _refuse_containers(source, place, trees)
-    place.notes.extend(f"{place.label}: {note}" for note in notes_of(source))
     try:
-        script = script_of(source, place, trees) if source.code_configuration is not None else None
-        served = None if script is not None else _model(source, place, resolve)
+        served = _served(source, place, resolve, trees)
     except ModelFileError as error:
         place.blame(error.key, error.text)
+        _note_vain_keys(source, place, is_native=source.code_configuration is None)
         return None
-    model = served.model if served is not None else None
+    script = served if isinstance(served, Script) else None
+    native = served if isinstance(served, TritonServed) else None
+    _note_vain_keys(source, place, is_native=script is None and source.code_configuration is None)
+    model = native.model if native is not None else None
     collector = collector_of(source, place, trees, model if script is None else script.model)
     if script is not None and collector is not None:
         script = replace(script, collector=collector.custom())
     runtime, request = source.gateway.runtime, source.request_settings
-    said = served.said if served is not None else Said()
+    said = native.said if native is not None else Said()
     provider, fallback = _provider(source, said), runtime.allow_cpu_fallback
     on_gpu = _on_gpu(said, provider, place)
     return Deployment(
@@ -140,7 +145,7 @@ def deployment_of(
         sessions=said.sessions or 1,
         graph_level=said.graph_level,
         declared=said.declared,
-        triton=served.triton if served is not None else None,
+        triton=native.triton if native is not None else None,
         scale=_scale(source, place),
         max_body_bytes=source.gateway.limits.max_body_bytes,
         collector=collector,
@@ -149,9 +154,13 @@ def deployment_of(
     )
 
 
-def notes_of(source: msgspec.Struct, path: str = "") -> Iterator[str]:
-    """A sentence for each key that was given something and has no effect here."""
-    is_native = isinstance(source, OnlineDeploymentYaml) and source.code_configuration is None
+def _note_vain_keys(source: msgspec.Struct, place: Place, *, is_native: bool = False) -> None:
+    place.notes.extend(f"{place.label}: {note}" for note in notes_of(source, is_native=is_native))
+
+
+def notes_of(source: msgspec.Struct, path: str = "", *, is_native: bool = False) -> Iterator[str]:
+    """A sentence for each key that was given something and has no effect here. `is_native`: of a deployment, whether
+    an ONNX model is served and no script."""
     for one in struct_type(type(source)).fields:
         value = getattr(source, one.name)
         _, mark, why = _marked(description_of(one), is_native)
@@ -272,23 +281,41 @@ def _padding(source: BatchingYaml, place: Place) -> PaddingSpec | None:
     )
 
 
-def _model(source: OnlineDeploymentYaml, place: Place, resolve: Resolve) -> TritonServed:
-    """The model, with what a repository that it lies in says of it."""
-    model, wanted = source.model, source.gateway.runtime.model
-    found: LocalModel | AssetModel | ModelReference | TritonServed
-    if isinstance(model, ModelYaml) and model.type == "triton_model":
-        found = of_folder(place.file.parent.absolute() / model.path, wanted)
-    else:
-        found = model_of(model, place.file.parent)
-    if isinstance(found, ModelReference):
-        found = resolve(found)
+def _served(
+    source: OnlineDeploymentYaml, place: Place, resolve: Resolve, trees: Trees
+) -> Script | TritonServed | None:
+    """What answers requests; None where it is blamed. Errors: ModelFileError."""
+    if source.code_configuration is not None:
+        return script_of(source, place, trees)
+    found = _model(source, place, resolve, trees)
+    if isinstance(found, Script):
+        return found
     if not isinstance(found, TritonServed):
-        if wanted:
+        if source.gateway.runtime.model:
             place.note("gateway.runtime.model", "has no effect here; it is for models of type triton_model")
         return TritonServed(model=found)
     notes = found.triton.notes if found.triton is not None else ()
     place.notes.extend(f"{place.label}: {note}" for note in notes)
     return found
+
+
+def _model(
+    source: OnlineDeploymentYaml, place: Place, resolve: Resolve, trees: Trees
+) -> Script | LocalModel | AssetModel | TritonServed:
+    """The model, with what a repository that it lies in says of it; of mlflow's a script. Errors: ModelFileError."""
+    given = source.model
+    if isinstance(given, ModelYaml) and given.type == "mlflow_model":
+        return local_mlflow(given.path, source, place, trees)
+    if isinstance(given, ModelYaml) and given.type == "triton_model":
+        return of_folder(place.file.parent.absolute() / given.path, source.gateway.runtime.model)
+    found = model_of(given, place.file.parent)
+    if not isinstance(found, ModelReference):
+        return found
+    registered = trees(AssetKind.MODEL, str(found))
+    if registered.type != "mlflow_model":
+        return resolve(found, "")
+    kept = registered_mlflow(registered, source, place, trees)
+    return resolve(found, kept.path) if isinstance(kept, OnnxFile) else kept
 
 
 def _on_gpu(said: Said, provider: Provider, place: Place) -> Said:

@@ -30,12 +30,15 @@ _WITHOUT_EFFECT = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
     """A registered asset as a deployment needs it: its files, or, of an environment, what it says. `address`: where
-    its document says that the content is."""
+    its document says that the content is. `type` is a model's; `read` gives the beginning of a file by its path, None
+    where it cannot be read here."""
 
     reference: str
     address: str = ""
     files: tuple[tuple[str, str, int], ...] = ()
     folder: str = ""
+    type: str = ""
+    read: Callable[[str], bytes | None] = lambda _: None
     environment: ScriptEnvironment = field(default_factory=ScriptEnvironment)
 
 
@@ -54,9 +57,7 @@ def script_of(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> Scrip
     if not given.scoring_script:
         place.blame("code_configuration.scoring_script", "missing; accepted: a file, relative to code")
         return None
-    for key in ("batching", "runtime"):
-        if getattr(source.gateway, key) != getattr(DeploymentGatewayYaml(), key):
-            place.note(f"gateway.{key}", "has no effect with code_configuration; it is for ONNX models")
+    note_vain(source, place, "code_configuration")
     code = tree_of(given.code or ".", place, Kind.CODE, "code_configuration.code", trees)
     _check_script(code, given.scoring_script, place)
     model: LocalTree | AssetTree | None = None
@@ -68,20 +69,20 @@ def script_of(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> Scrip
         code=code,
         scoring_script=given.scoring_script,
         model=model,
-        environment=_environment(source.environment, trees),
+        environment=environment_of(source.environment, trees),
         variables=dict(source.environment_variables),
-        init_timeout_s=_init_timeout_s(source),
-        liveness=_liveness(source, place),
+        init_timeout_s=init_timeout_of(source),
+        liveness=liveness_of(source, place),
     )
 
 
-def _init_timeout_s(source: OnlineDeploymentYaml) -> float:
-    """What either probe gives it: whoever has a slow init() raises one of them, or both."""
+def init_timeout_of(source: OnlineDeploymentYaml) -> float:
+    """Seconds that `init()` may take: whoever has a slow one raises one of the probes, or both."""
     given = [one for one in (source.readiness_probe, source.liveness_probe) if one is not None] or [ProbeYaml()]
     return max(one.initial_delay + one.period * one.failure_threshold for one in given)
 
 
-def _liveness(source: OnlineDeploymentYaml, place: Place) -> Probe:
+def liveness_of(source: OnlineDeploymentYaml, place: Place) -> Probe:
     for key in ("readiness_probe.timeout", "readiness_probe.success_threshold", "liveness_probe.success_threshold"):
         name, _, field_name = key.partition(".")
         probe = getattr(source, name) or ProbeYaml()
@@ -94,6 +95,13 @@ def _liveness(source: OnlineDeploymentYaml, place: Place) -> Probe:
         timeout_s=probe.timeout,
         failure_threshold=probe.failure_threshold,
     )
+
+
+def note_vain(source: OnlineDeploymentYaml, place: Place, what: str) -> None:
+    """What only ONNX models have; `what` is served instead of one."""
+    for key in ("batching", "runtime"):
+        if getattr(source.gateway, key) != getattr(DeploymentGatewayYaml(), key):
+            place.note(f"gateway.{key}", f"has no effect with {what}; it is for ONNX models")
 
 
 def tree_of(text: str, place: Place, kind: Kind, key: str, trees: Trees) -> LocalTree | AssetTree:
@@ -146,7 +154,8 @@ def _check_script(code: LocalTree | AssetTree, name: str, place: Place) -> None:
         place.blame(key, f"{name}: it nests deeper than Python reads")
 
 
-def _environment(given: str | EnvironmentYaml | None, trees: Trees) -> ScriptEnvironment:
+def environment_of(given: str | EnvironmentYaml | None, trees: Trees) -> ScriptEnvironment:
+    """What a deployment's `environment` asks for."""
     if given is None:
         return ScriptEnvironment()
     if isinstance(given, EnvironmentYaml):

@@ -21,8 +21,8 @@ from gateway.controlplane.folder import FolderOptions
 from gateway.controlplane.model_files import ModelFileError, ModelReference, entry_of, reference_of
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind, Ref, Resource
-from gateway.controlplane.translate import deployment_of, endpoint_of, notes_of, unresolved
-from gateway.controlplane.translate_script import Tree
+from gateway.controlplane.translate import Resolve, deployment_of, endpoint_of, notes_of, unresolved
+from gateway.controlplane.translate_script import Tree, Trees
 from gateway.controlplane.triton.served import TritonServed, of_asset
 from gateway.controlplane.triton.text_format import TEXT_BYTES_MAX
 from gateway.controlplane.yaml_types import (
@@ -71,45 +71,53 @@ def deployment(source: OnlineDeploymentYaml, options: FolderOptions, find: FindA
             place.blame(key, f"found a path; accepted: {what}, azureml:NAME:VERSION")
             _refuse(place)
 
-    def resolve(reference: ModelReference) -> AssetModel | TritonServed:
-        return asset_model(reference, find, options.content, source.gateway.runtime.model)
-
-    def trees(kind: Kind, reference: str) -> Tree:
-        return asset_tree(kind, reference, find)
-
-    found = deployment_of(source, place, options.allow_cpu_fallback, resolve, trees)
+    found = deployment_of(source, place, options.allow_cpu_fallback, *_lookups(source, options, find))
     _refuse(place)
     assert found is not None
     return found
+
+
+def _lookups(source: OnlineDeploymentYaml, options: FolderOptions, find: FindAsset) -> tuple[Resolve, Trees]:
+    def resolve(reference: ModelReference, entry: str) -> AssetModel | TritonServed:
+        return asset_model(reference, entry, find, options.content, source.gateway.runtime.model)
+
+    def trees(kind: Kind, reference: str) -> Tree:
+        return asset_tree(kind, reference, find, options.content)
+
+    return resolve, trees
 
 
 def notes(source: msgspec.Struct, options: FolderOptions, find: FindAsset) -> list[str]:
     """A sentence for each key of a document, or of its model's own configuration, that was accepted and has no effect
     here."""
     place = _place("")
-
-    def resolve(reference: ModelReference) -> AssetModel | TritonServed:
-        assert isinstance(source, OnlineDeploymentYaml)
-        try:
-            return asset_model(reference, find, options.content, source.gateway.runtime.model)
-        except (ModelFileError, ContentMissing):
-            # Whoever serves it is told; these are notes.
-            return unresolved(reference)
-
     match source:
         case OnlineEndpointYaml():
             endpoint_of(source, place, None)
         case OnlineDeploymentYaml():
-            deployment_of(source, place, True, resolve)
+            resolve, trees = _lookups(source, options, find)
+            deployment_of(source, place, True, _tolerant(resolve), trees)
         case _:
             return list(notes_of(source))
     return [note.removeprefix(": ") for note in place.notes]
 
 
+def _tolerant(resolve: Resolve) -> Resolve:
+    def resolved(reference: ModelReference, entry: str) -> AssetModel | TritonServed:
+        try:
+            return resolve(reference, entry)
+        except (ModelFileError, ContentMissing):
+            # Whoever serves it is told; these are notes.
+            return unresolved(reference, entry)
+
+    return resolved
+
+
 def asset_model(
-    reference: ModelReference, find: FindAsset, content: Content | None = None, wanted: str = ""
+    reference: ModelReference, entry: str, find: FindAsset, content: Content | None = None, wanted: str = ""
 ) -> AssetModel | TritonServed:
-    """A registered model; `wanted` is which one of a Triton repository. Errors: ModelFileError, ContentMissing."""
+    """A registered model. `entry`: its ONNX file, "" for the one that it holds; `wanted`: which one of a Triton
+    repository. Errors: ModelFileError, ContentMissing."""
     found = find(Kind.MODEL, reference.name, reference.version)
     if found is None:
         raise ModelFileError("model", f"there is no registered model {reference}; register it first, or give a path")
@@ -117,9 +125,9 @@ def asset_model(
     assert isinstance(document, ModelYaml)
     if document.type == "triton_model":
         return _repository(found, document, content, wanted)
-    if document.type != "custom_model":
+    if document.type != "custom_model" and not entry:
         raise ModelFileError("model", f"{reference} is a {document.type}; accepted: a custom_model of one .onnx file")
-    entry = entry_of([file.path for file in found.files], str(reference), "model")
+    entry = entry or entry_of([file.path for file in found.files], str(reference), "model")
     return AssetModel(
         reference=f"azureml:{found.parent_name}:{found.name}",
         files=tuple((file.path, file.sha256, file.size_bytes) for file in found.files),
@@ -130,18 +138,10 @@ def asset_model(
 
 def _repository(found: Resource, document: ModelYaml, content: Content | None, wanted: str) -> TritonServed:
     def read(path: str, sha256: str) -> bytes:
-        """Kept content, or where it is not kept, what it came from if that is still the same."""
-        origin = _origin(document.path, path)
-        places = [content(sha256)] if content is not None else []
-        for place in (*places, *([Path(origin)] if origin else [])):
-            try:
-                with place.open("rb") as file:
-                    data = file.read(TEXT_BYTES_MAX + 1)
-            except FileNotFoundError:
-                continue
-            if len(data) > TEXT_BYTES_MAX or hashlib.sha256(data).hexdigest() == sha256:
-                return data
-        raise ContentMissing(Code.INVALID_INPUT, f"model: the content of {path} is not here; upload it again")
+        data = _beginning(document.path, path, sha256, content)
+        if data is None:
+            raise ContentMissing(Code.INVALID_INPUT, f"model: the content of {path} is not here; upload it again")
+        return data
 
     return of_asset(
         f"azureml:{found.parent_name}:{found.name}",
@@ -153,7 +153,23 @@ def _repository(found: Resource, document: ModelYaml, content: Content | None, w
     )
 
 
-def asset_tree(kind: Kind, reference: str, find: FindAsset) -> Tree:
+def _beginning(address: str, path: str, sha256: str, content: Content | None) -> bytes | None:
+    """The beginning of a file of an asset at this address: as it is kept, or where it is not, of what it came from if
+    that is still the same. None where neither can be read."""
+    origin = _origin(address, path)
+    places = [content(sha256)] if content is not None else []
+    for place in (*places, *([Path(origin)] if origin else [])):
+        try:
+            with place.open("rb") as file:
+                data = file.read(TEXT_BYTES_MAX + 1)
+        except OSError:
+            continue
+        if len(data) > TEXT_BYTES_MAX or hashlib.sha256(data).hexdigest() == sha256:
+            return data
+    return None
+
+
+def asset_tree(kind: Kind, reference: str, find: FindAsset, content: Content | None = None) -> Tree:
     """What a script needs of a registered asset. Errors: ModelFileError."""
     name, _, version = reference.removeprefix("azureml:").replace("@latest", ":latest").rpartition(":")
     found = find(kind, name, version)
@@ -167,7 +183,16 @@ def asset_tree(kind: Kind, reference: str, find: FindAsset) -> Tree:
     environment = ScriptEnvironment(reference=called, document=found.document, files=files)
     if kind is not Kind.ENVIRONMENT:
         environment = ScriptEnvironment()
-    return Tree(reference=called, address=address, files=files, folder=folder, environment=environment)
+    digests = {path: sha256 for path, sha256, _ in files}
+    return Tree(
+        reference=called,
+        address=address,
+        files=files,
+        folder=folder,
+        type=document.type if isinstance(document, ModelYaml) else "",
+        read=lambda path: _beginning(address, path, digests[path], content),
+        environment=environment,
+    )
 
 
 def check(

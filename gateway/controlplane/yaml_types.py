@@ -19,7 +19,7 @@ from msgspec import Meta, Struct, field
 from runtimes import BatchLimits
 
 NOTED = "Accepted, not enforced here: "
-FOR_SCRIPTS = "Without `code_configuration` accepted, not enforced: "
+FOR_SCRIPTS = "For an ONNX model accepted, not enforced: "
 READ_ONLY = "Read-only in Azure; accepted and ignored."
 
 _LIMITS = BatchLimits()
@@ -325,23 +325,23 @@ class ModelYaml(_Yaml, frozen=True, kw_only=True):
     type: Annotated[
         Literal["custom_model", "mlflow_model", "triton_model"],
         Meta(
-            description="`custom_model`: an ONNX model; `triton_model`: a Triton repository of ONNX models; "
-            "`mlflow_model` can be registered, and a deployment of it is refused."
+            description="`custom_model`: an ONNX model; `mlflow_model`: what mlflow saved; `triton_model`: a Triton "
+            "repository of ONNX models."
         ),
     ] = "custom_model"
     path: Annotated[
         str,
         Meta(
-            description="A .onnx file, or a folder that holds exactly one; the folder of a Triton repository; for a "
-            "scoring script any file or folder. "
-            "Relative to the YAML file. Registered over REST: the address of the upload."
+            description="A .onnx file, or a folder that holds exactly one; the folder that mlflow saved, or of a "
+            "Triton repository; for a scoring script any file or folder. Relative to the YAML file. Registered over "
+            "REST: the address of the upload."
         ),
     ]
     description: _Text = ""
     tags: _Texts = {}
     properties: _Texts = {}
     stage: _Text = ""
-    flavors: Annotated[dict[str, Any], Meta(description=f"{NOTED}these describe MLflow models.")] = {}
+    flavors: Annotated[dict[str, Any], Meta(description=f"{NOTED}an MLflow model's MLmodel file says them.")] = {}
     datastore: Annotated[str, Meta(description=f"{NOTED}the file is read where it is.")] = ""
     job_name: Annotated[str, Meta(description="The job that made it, for people.")] = ""
     is_anonymous: _Anonymous = False
@@ -608,14 +608,14 @@ class OnlineDeploymentYaml(_Yaml, frozen=True, kw_only=True):
         CodeYaml | None,
         Meta(
             description="The scoring script, run in worker processes of its own (docs/scripts.md); not given: the "
-            "model is an ONNX file."
+            "model is an ONNX file or an MLflow model (docs/mlflow.md)."
         ),
     ] = None
     environment: Annotated[
         str | EnvironmentYaml | None,
         Meta(
-            description="What the scoring script runs in: `local`, a reference, or the environment inline. "
-            f"{FOR_SCRIPTS}an ONNX model needs no environment."
+            description="What the scoring script, or an MLflow model instead of the environment that it names, runs "
+            f"in: `local`, a reference, or the environment inline. {FOR_SCRIPTS}an ONNX model needs no environment."
         ),
     ] = None
     environment_variables: Annotated[

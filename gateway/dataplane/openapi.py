@@ -309,8 +309,12 @@ def _schemas() -> Document:
         "V2Error": _object({"error": _text(), "code": _text(), "request_id": _text()}),
         "ScoreRequest": {
             "type": "object",
-            "description": "Rows, a pandas split, named tensors or records, under input_data or data.",
-            "anyOf": [{"required": ["input_data"]}, {"required": ["data"]}],
+            "description": "Rows, a pandas split, named tensors or records, under input_data, data or one of "
+            "MLflow's names.",
+            "anyOf": [
+                {"required": [name]}
+                for name in ("input_data", "data", "dataframe_split", "dataframe_records", "instances", "inputs")
+            ],
         },
         "InferRequest": _infer_request(),
         "InferResponse": _object(

@@ -5,6 +5,7 @@ part and the Python version count, and of the conda part the packages that PyPI 
 the same thing; for the rest there is a file for a conda tool, and a sentence where no such tool is. Images of Azure's
 own stand for the gateway's interpreter, for they hold no package of the user's. The packages that Azure's inference
 server needs are not needed here.
+An environment for an MLflow model gets mlflow-skinny where it names no mlflow, for nothing else loads the model.
 What a requirement may be: a package by name, or fetched over https; never a path or a variable of this machine.
 Errors: EnvironmentRefused: what was found, and what would be accepted.
 """
@@ -61,6 +62,8 @@ _OPTIONS = (
     "--index-url, --extra-index-url and --find-links with an https address, --pre, --prefer-binary, --only-binary"
 )
 _REQUIREMENTS_BYTES_MAX = 1024 * 1024
+# Whatever brings the module `mlflow`.
+_MLFLOW = frozenset({"mlflow", "mlflow-skinny", "azureml-mlflow"})
 _AZURE_IMAGES = "mcr.microsoft.com/"
 _SAID_MAX = 200
 _NEWEST_PYTHON = 20
@@ -97,6 +100,26 @@ def recipe_of(
 ) -> Recipe:
     """`read` gives the content of a file of the build context by its SHA-256; `own` is the gateway's Python, which is
     preferred where several would do. Errors: EnvironmentRefused."""
+    recipe = _plain_recipe(environment, read, own)
+    return _with_mlflow(recipe) if environment.needs_mlflow else recipe
+
+
+def _with_mlflow(recipe: Recipe) -> Recipe:
+    """The gateway's own interpreter, and an environment that names an mlflow, stay as they are."""
+    names = {_name(line) for line in recipe.requirements}
+    if recipe == Recipe(notes=recipe.notes) or names & _MLFLOW:
+        return recipe
+    note = "mlflow-skinny: added, for the environment names no mlflow, and the model is loaded by it"
+    return replace(recipe, requirements=(*recipe.requirements, "mlflow-skinny"), notes=(*recipe.notes, note))
+
+
+def _name(line: str) -> str:
+    """The package that a requirement names, in the one spelling; of an option ""."""
+    found = _REQUIREMENT.fullmatch(line)
+    return re.sub(r"[-_.]+", "-", found["name"].lower()) if found is not None else ""
+
+
+def _plain_recipe(environment: ScriptEnvironment, read: Callable[[str], bytes], own: tuple[int, int]) -> Recipe:
     document = environment.document
     if document is None:
         return _named(environment.reference)
@@ -323,7 +346,7 @@ def _pip(texts: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
             raise EnvironmentRefused(
                 "BadArgument", f"requirements: found {_short(text)}; accepted: packages by name, such as numpy==2.1"
             )
-        if re.sub(r"[-_.]+", "-", found["name"].lower()) in _NOT_NEEDED:
+        if _name(text) in _NOT_NEEDED:
             notes.append(f"{found['name']}: left out, scoring scripts need no server of their own here")
         else:
             kept.append(text)

@@ -31,6 +31,8 @@ input [ { name: "data_0" data_type: TYPE_FP32 dims: [ 3, 224, 224 ] } ]
 output [ { name: "fc6_1" data_type: TYPE_FP32 dims: [ 1000 ] label_filename: "densenet_labels.txt" } ]
 dynamic_batching { }
 """
+_MLFLOW = "model:\n  name: digits\n  version: 1\n  path: ./model\n  type: mlflow_model\n"
+_MLMODEL = "flavors:\n  python_function: {loader_module: mlflow.sklearn, env: {conda: conda.yaml}}\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +278,25 @@ SAMPLES = (
     ),
     _served(
         "MLflow model without a script",
-        _DEPLOYMENT + "model:\n  name: digits\n  version: 1\n  path: ./model\n  type: mlflow_model\n" + _SIZE,
+        _DEPLOYMENT + _MLFLOW + _SIZE,
+        group=_SCRIPTS,
+        **{"model/MLmodel": _MLMODEL, "model/conda.yaml": "dependencies: [{pip: [mlflow, scikit-learn]}]\n"},
+    ),
+    _served(
+        "MLflow model in an environment of the deployment's own",
+        _DEPLOYMENT + _MLFLOW + "environment:\n  conda_file: ./conda.yaml\n" + _SIZE,
+        group=_SCRIPTS,
+        **{"model/MLmodel": _MLMODEL, "conda.yaml": "dependencies: [{pip: [mlflow, scikit-learn]}]\n"},
+    ),
+    _served(
+        "MLflow model with the onnx flavour, which is served natively",
+        _DEPLOYMENT + _MLFLOW + _SIZE,
+        group=_SCRIPTS,
+        **{"model/MLmodel": _MLMODEL + "  onnx: {data: digits.onnx}\n"},
+    ),
+    _served(
+        "MLflow model whose folder has no MLmodel file",
+        _DEPLOYMENT + _MLFLOW + _SIZE,
         group=_SCRIPTS,
     ),
     _served(

@@ -197,7 +197,7 @@ class Plane:
             publisher=self.publisher,
             vault=self.vault,
             models=models,
-            options=self.options,
+            options=replace(self.options, content=self.options.content or self.files.path_of),
             model_folders=self.model_folders,
             now=lambda: self.now_s,
         )

@@ -7,9 +7,10 @@
 | `{"<input>": ...}` | named tensors; scalars too |
 | `[{"<input>": ...}, ...]` | records: one row each; an input without a batch axis has one value in all of them |
 
-Columns and records of single values also fit an input of shape [N, 1]. Beside the data only an empty `params` is
-accepted. The answer is the array of the one output, or an object of arrays by output name; a scalar output is one
-value. What the numbers may be: numbers.py.
+MLflow's own names stand for the same: `dataframe_split`, `dataframe_records`, and `instances` or `inputs` with any of
+the other three. Columns and records of single values also fit an input of shape [N, 1]. Beside the data only an empty
+`params` is accepted. The answer is the array of the one output, or an object of arrays by output name; a scalar
+output is one value. What the numbers may be: numbers.py.
 Errors: InvalidInput.
 """
 
@@ -28,9 +29,11 @@ from runtimes import Array, InvalidInput, Signature, TensorSpec
 
 _ACCEPTED = (
     'accepted are {"input_data": ...} or {"data": ...} with rows [[...], ...], named tensors {"<input>": [...]}, '
-    'records [{"<input>": ...}] or a pandas split {"columns", "index", "data"}'
+    'records [{"<input>": ...}] or a pandas split {"columns", "index", "data"}, and the same as dataframe_split, '
+    "dataframe_records, instances or inputs"
 )
 _N = ord("n")
+_NAMES = frozenset(("input_data", "data", "dataframe_split", "dataframe_records", "instances", "inputs"))
 _SPLIT_KEYS = frozenset(("columns", "index", "data"))
 
 
@@ -112,11 +115,11 @@ def _payload(document: object) -> object:
         raise InvalidInput(f"the body is JSON but no object; {_ACCEPTED}")
     if len(document) == 1:
         for key, value in document.items():
-            if key in ("input_data", "data"):
-                return value
-    given = [key for key in document if key in ("input_data", "data")]
+            if key in _NAMES:
+                return value if key == "input_data" or key == "data" else _of_mlflow(key, value)
+    given = [key for key in document if key in _NAMES]
     if len(given) != 1:
-        found = "both 'input_data' and 'data'" if given else _found(document)
+        found = f"both {given[0]!r} and {given[1]!r}" if given else _found(document)
         raise InvalidInput(f"the body has {found}; {_ACCEPTED}")
     for key, value in document.items():
         if key == "params" and (value is None or value == {}):
@@ -125,7 +128,20 @@ def _payload(document: object) -> object:
             raise InvalidInput("the body has 'params', which a model without a script takes no use of; leave it out")
         if key != given[0]:
             raise InvalidInput(f"the body has the unknown key {short(key)} beside {given[0]!r}; {_ACCEPTED}")
-    return document[given[0]]
+    return _of_mlflow(given[0], document[given[0]])
+
+
+def _of_mlflow(key: str, value: Any) -> object:
+    """A DataFrame is in the orientation that its name says. A split without columns is its rows."""
+    if key == "dataframe_split":
+        if type(value) is not dict or "data" not in value:
+            raise InvalidInput(
+                "'dataframe_split' is no object with 'data'; 'columns', 'index' and 'data' are accepted"
+            )
+        return value if "columns" in value or value.keys() - _SPLIT_KEYS else value["data"]
+    if key == "dataframe_records" and (type(value) is not list or (value and type(value[0]) is not dict)):
+        raise InvalidInput("'dataframe_records' is no list of records; [{\"<input>\": ...}] is accepted")
+    return value
 
 
 def _found(document: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def test_what_exists_here_is_accepted_unchanged(what: str) -> None:
         ("no public egress", ["egress_public_network_access"]),
         (
             "scoring script with registered code and a curated environment, variables, probes, egress, batching",
-            ["egress_public_network_access", "gateway.batching"],
+            ["gateway.batching", "egress_public_network_access"],
         ),
         (
             "custom logging without a script",
@@ -76,7 +76,10 @@ def test_what_has_no_effect_is_named(what: str, keys: list[str]) -> None:
         ("mirrored traffic on a cluster", "mirror_traffic: found on a kubernetes endpoint"),
         ("scoring script that cannot be parsed", "score.py, line 1: invalid syntax"),
         ("custom container with TensorFlow Serving", "custom containers are not run here"),
-        ("MLflow model without a script", "MLflow models are not served"),
+        (
+            "MLflow model whose folder has no MLmodel file",
+            "has a file MLmodel at its top, and this one has digits.onnx",
+        ),
         ("Triton repository of a TensorRT plan", "platform: found 'tensorrt_plan', which is not run here; convert"),
         ("ONNX model in an image of one's own", "environment.build: images are not built here"),
         ("model reference without `azureml:`", "a registered model is azureml:digits-model:1"),

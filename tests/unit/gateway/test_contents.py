@@ -63,6 +63,20 @@ def test_a_model_brings_its_external_data_and_nothing_else_of_its_folder(tmp_pat
     assert to_builtins(whole.document)["path"] == f"file://{inside}"
 
 
+def test_an_inline_mlflow_model_is_all_of_its_folder(tmp_path: Path) -> None:
+    inside = tmp_path / "flow"
+    inside.mkdir()
+    write(tmp_path, b=DEPLOYMENT.replace("m.onnx", "{path: flow, type: mlflow_model}"))
+    (inside / "MLmodel").write_text("flavors: {onnx: {data: net.onnx}}")
+    (inside / "conda.yaml").write_text("dependencies: []")
+    (inside / "net.onnx").write_bytes(models.external_data("weights.bin"))
+    model, deployment = read(tmp_path).wanted
+    assert [file.path for file in model.files] == ["MLmodel", "conda.yaml", "net.onnx"]
+    document = to_builtins(model.document)
+    assert (document["type"], document["path"]) == ("mlflow_model", f"file://{inside}")
+    assert to_builtins(deployment.document)["model"] == f"azureml:{document['name']}:1"
+
+
 def test_two_deployments_of_one_model_share_its_asset(tmp_path: Path) -> None:
     found = read(write(tmp_path, b=DEPLOYMENT, c=DEPLOYMENT.replace("blue", "green")))
     assert [one.ref.kind for one in found.wanted] == [

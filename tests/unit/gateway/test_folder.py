@@ -254,8 +254,8 @@ def test_a_model_is_a_file_or_a_folder_with_exactly_one(write: Write) -> None:
         ("digits:1", "model", "there is no file 'digits:1'; a registered model is azureml:digits:1"),
         (
             "{path: m.onnx, type: MLFlowModel}",
-            "model.type",
-            "found mlflow_model; MLflow models are not served; convert",
+            "model.path",
+            "this is no folder: 'm.onnx'; accepted: the folder that mlflow saved",
         ),
         ("{path: m.onnx, type: triton_model}", "model.path", "m.onnx is no folder; accepted: the folder of a Triton"),
         ("{path: nowhere, type: triton_model}", "model.path", "nowhere is not there; accepted: the folder of a"),

@@ -28,7 +28,7 @@ from typing import Any, Dict, List, Optional
 from . import logs, state, swagger, wire
 from .forms import Answer, refusal
 from .host import Leave, ScriptHost, event_line, head_of, origins_of, timeout_of
-from .script import StartFailed, UserScript, load, log_model_folder, schema_module
+from .script import StartFailed, UserScript, load, log_model_folder
 from .shims import finder
 
 START_FAILED = 3
@@ -251,7 +251,8 @@ def main() -> None:
 
 def _start(config: Config) -> Worker:
     os.environ.setdefault("AML_APP_ROOT", config.code_dir)
-    os.environ.setdefault("AZUREML_ENTRY_SCRIPT", config.scoring_script)
+    if config.scoring_script:
+        os.environ.setdefault("AZUREML_ENTRY_SCRIPT", config.scoring_script)
     finder.install()
     script_dir = str((Path(config.code_dir) / config.scoring_script).parent)
     try:
@@ -275,8 +276,7 @@ def _start(config: Config) -> Worker:
         max_result_bytes=config.max_result_bytes,
         cors_origins=origins_of(os.environ.get("AML_CORS_ORIGINS", "")),
     )
-    schemas = schema_module() if script.has_schema else None
-    documents = swagger.documents(config.code_dir, script.run, schemas, os.environ)
+    documents = swagger.documents(config.code_dir, script.run, script.schemas, os.environ)
     config.control.sendall(event_line({"event": "ready", "pid": os.getpid(), "swagger": documents}))
     logging.getLogger("azmlinfsrv").info("Worker with pid %d ready for serving traffic", os.getpid())
     return Worker(config, host, prints, ending)
@@ -285,7 +285,7 @@ def _start(config: Config) -> Worker:
 def _ready_script(config: Config) -> UserScript:
     logger = logging.getLogger("azmlinfsrv.user_script")
     script = load(config.code_dir, config.scoring_script)
-    logger.info("Found user script at %s, run() takes %s", config.scoring_script, script.form.kind)
+    logger.info("Found user script at %s, run() takes %s", config.scoring_script or config.code_dir, script.form.kind)
     logger.info("Invoking user's init function")
     script.init()
     logger.info("User's init has completed successfully")

@@ -1,5 +1,6 @@
 """The user's script: found, imported, checked, and its init() called.
 
+A code folder without the name of a script is an MLflow model, and our own `pyfunc` is the script that serves it.
 Why: whatever a script can do wrong before its first request ends here in one code and one sentence for a person, with
 the traceback beside it for the log.
 Errors: StartFailed, with a code of the contract: BadArgument, UserScriptImportError, UserScriptFunctionNotFound,
@@ -14,9 +15,10 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Union
 
 from .forms import Form, Unfit
+from .pyfunc.model import MlflowModel
 from .shims.aml_request import RawHttp
 
 _TRACEBACK_MAX = 64 * 1024
@@ -50,24 +52,28 @@ def _cause(exc: BaseException) -> str:
 
 
 class UserScript:
-    """A script that has been imported; `init` and `run` are its own, `form` is how run() is called."""
+    """A script that has been imported; `init` and `run` are its own, `form` is how run() is called. `schemas` is
+    inference_schema's module where run() is decorated, or whatever else knows what run() takes and gives."""
 
-    def __init__(self, name: str, module: ModuleType) -> None:
+    def __init__(self, name: str, module: Union[ModuleType, MlflowModel]) -> None:
         self.name = name
+        self.called = f"the scoring script '{name}'" if name else "the MLflow model"
         for function in ("init", "run"):
             if not callable(getattr(module, function, None)):
-                message = f"the scoring script '{name}' has no function {function}(); it needs init() and run(...)"
+                message = f"{self.called} has no function {function}(); it needs init() and run(...)"
                 raise StartFailed("UserScriptFunctionNotFound", message)
         self._init: Callable[[], Any] = module.init
         # A generated script may stand before the real one; its run() only forwards, and not always rightly.
         driven = getattr(module, "driver_module", None)
         has_driver = isinstance(driven, ModuleType) and callable(getattr(driven, "run", None))
         self.run: Callable[..., Any] = driven.run if has_driver else module.run  # type: ignore[union-attr]
-        self.has_schema = _has_schema(self.run)
+        is_ours = isinstance(module, MlflowModel)
+        has_schema = _has_schema(self.run)
+        self.schemas: Any = module if is_ours else schema_module() if has_schema else None
         try:
-            self.form = Form(self.run, is_raw=RawHttp.wanted, has_schema=self.has_schema)
+            self.form = Form(self.run, is_raw=RawHttp.wanted or is_ours, has_schema=has_schema)
         except (Unfit, TypeError, ValueError) as exc:
-            raise StartFailed("BadArgument", f"the scoring script '{name}' cannot be called: {exc}") from exc
+            raise StartFailed("BadArgument", f"{self.called} cannot be called: {exc}") from exc
 
     def __repr__(self) -> str:
         return f"<UserScript {self.name} {self.form!r}>"
@@ -76,12 +82,14 @@ class UserScript:
         try:
             self._init()
         except BaseException as exc:
-            message = f"init() of the scoring script '{self.name}' failed: {_cause(exc)}"
+            message = f"init() of {self.called} failed: {_cause(exc)}"
             raise StartFailed("UserScriptInitFailed", message, exc) from exc
 
 
 def load(code_dir: str, name: str) -> UserScript:
     """Imports `<code_dir>/<name>`. Its folders come last on the path: what lies there hides no installed package."""
+    if not name:
+        return UserScript(name, MlflowModel(code_dir))
     folder = Path(code_dir)
     path = folder / name
     if not path.is_file():

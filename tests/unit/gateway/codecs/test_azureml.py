@@ -305,9 +305,39 @@ def test_a_v2_body_on_score_gets_a_v2_answer() -> None:
     assert orjson.loads(encoded.body)["model_name"] == "digits"
 
 
-@pytest.mark.parametrize("inputs", [[], [[1, 2, 3]], {"x": 1}, [{"x": 1}]])
-def test_inputs_of_another_kind_are_not_v2(inputs: object) -> None:
-    assert "input_data" in refused({"inputs": inputs})
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [[1, 2, 3]]},
+        {"inputs": {"x": [[1, 2, 3]]}},
+        {"inputs": [{"x": [1, 2, 3]}]},
+        {"instances": [[1, 2, 3]]},
+        {"instances": [{"x": [1, 2, 3]}], "params": {}},
+        {"dataframe_records": [{"x": [1, 2, 3]}]},
+        {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1, 2, 3]]}},
+        {"dataframe_split": {"index": [0], "data": [[1, 2, 3]]}},
+    ],
+)
+def test_the_names_that_mlflow_gives_to_the_forms_are_known(body: dict[str, Any]) -> None:
+    found = decode(body)
+    assert found.inputs["x"].tolist() == [[1, 2, 3]]
+    assert orjson.loads(found.encode({"y": np.zeros((1, 2), np.float32)}).body) == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({"dataframe_split": [[1, 2, 3]]}, "'dataframe_split' is no object with 'data'"),
+        ({"dataframe_split": {"columns": ["x"]}}, "'dataframe_split' is no object with 'data'"),
+        ({"dataframe_split": {"data": [[1, 2, 3]], "name": "n"}}, "there is no input 'data'"),
+        ({"dataframe_records": [[1, 2, 3]]}, "'dataframe_records' is no list of records"),
+        ({"dataframe_records": {"x": [[1, 2, 3]]}}, "'dataframe_records' is no list of records"),
+        ({"instances": [[1, 2, 3]], "inputs": [[1, 2, 3]]}, "both 'instances' and 'inputs'"),
+        ({"instances": [[1, 2, 3]], "signature_name": "s"}, "the unknown key 'signature_name' beside 'instances'"),
+    ],
+)
+def test_what_is_not_what_mlflow_calls_it_is_refused(body: object, found: str) -> None:
+    assert found in refused(body)
 
 
 def test_a_scalar_model_takes_a_scalar() -> None:

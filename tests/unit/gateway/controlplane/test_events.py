@@ -11,7 +11,7 @@ from gateway.channel import Loaded
 from gateway.controlplane.documents import from_builtins, to_builtins
 from gateway.controlplane.events import loading, log_text, news
 from gateway.controlplane.folder import FolderOptions
-from gateway.controlplane.store.records import Event, State
+from gateway.controlplane.store.records import AssetFile, Event, Kind, Ref, Resource, State
 from gateway.controlplane.wanted import notes
 from gateway.controlplane.yaml_types import BatchDeploymentYaml
 from runtimes import Learned
@@ -95,21 +95,40 @@ def test_what_was_not_loaded_again_is_told_only_where_it_changed() -> None:
 # ---- keys in vain ----
 
 
-def _notes(document: msgspec.Struct) -> list[str]:
-    return notes(document, FolderOptions(), lambda *_: None)
+def found(kind: Kind, name: str, version: str) -> Resource | None:
+    """Any model, of one ONNX file."""
+    if kind is not Kind.MODEL:
+        return None
+    return Resource(
+        ref=Ref(kind=kind, parent=name, key=version),
+        name=version,
+        parent_name=name,
+        document={"path": "x/m.onnx"},
+        files=(AssetFile(path="m.onnx", sha256="0" * 64, size_bytes=1),),
+        state=State.SUCCEEDED,
+        owner="",
+        created_at=0.0,
+        created_by="",
+        modified_at=0.0,
+        modified_by="",
+    )
+
+
+def told(document: msgspec.Struct) -> list[str]:
+    return [one.partition(":")[0] for one in notes(document, FolderOptions(), found)]
 
 
 def test_keys_without_effect_are_told_by_their_path() -> None:
     given = deployment(environment="azureml:env:1", app_insights_enabled=True)
     document = from_builtins(D, {**to_builtins(given), "gateway": {"batching": {"max_tokens": 64}}})
-    assert [one.partition(":")[0] for one in _notes(document)] == [
+    assert told(document) == [
         "environment",
         "app_insights_enabled",
         "gateway.batching.max_tokens",
     ]
     batch = BatchDeploymentYaml(name="b", endpoint_name="e", model="azureml:m:1", compute="azureml:cpu")
-    assert [one.partition(":")[0] for one in _notes(batch)] == ["compute"]
-    assert _notes(deployment()) == []
+    assert told(batch) == ["compute"]
+    assert told(deployment()) == []
 
 
 def test_a_key_without_effect_is_an_event_once(plane: Plane) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from gateway.controlplane.yaml_types import (
     ModelYaml,
 )
 from gateway.errors import Code, Problem
+from gateway.resources import AssetModel
 from tests.support.plane import ANN, UPLOADS, Plane, deployment_ref, model_ref
 
 
@@ -272,6 +274,38 @@ def test_only_a_custom_model_of_one_onnx_file_is_served(plane: Plane) -> None:
             plane.put_deployment(model=f"azureml:{name}:1")
         assert said in caught.value.message
     plane.run(plane.control.put_asset(Kind.MODEL, "flow", "1", model(f"{UPLOADS}flow", type="mlflow_model"), ANN))
-    with pytest.raises(Problem, match="is a mlflow_model; accepted: a custom_model"):
+    with pytest.raises(Problem, match=r"has a file MLmodel at its top, and this one has m\.onnx"):
         plane.put_deployment(model="azureml:flow:1")
     plane.agree()
+
+
+def keep(plane: Plane, **files: str) -> None:
+    """Real content below `flow/`; `__` in a name is a dot."""
+    for name, text in files.items():
+        source = plane.folder / "given"
+        source.write_text(text)
+        sha256, size = plane.files.add_file(source)
+        blob = Blob(
+            container="azureml",
+            path=f"flow/{name.replace('__', '.')}",
+            sha256=sha256,
+            size_bytes=size,
+            md5=b"",
+            etag="1",
+            modified_at=1.0,
+        )
+        plane.write(partial(Transaction.put_blob, blob=blob))
+
+
+def test_an_onnx_flavour_is_served_by_its_file_and_again_after_a_restart(plane: Plane) -> None:
+    plane.put_endpoint()
+    keep(plane, MLmodel="flavors: {onnx: {data: net.onnx}}", net__onnx="a model", other__onnx="another")
+    plane.run(plane.control.put_asset(Kind.MODEL, "flow", "1", model(f"{UPLOADS}flow", type="mlflow_model"), ANN))
+    plane.put_deployment(model="azureml:flow:1")
+    for _ in range(2):
+        plane.settle()
+        (served,) = plane.publisher.desired.deployments.values()
+        assert isinstance(served.model, AssetModel)
+        assert (served.model.entry, served.script) == ("net.onnx", None)
+        plane.agree()
+        plane.restart()

@@ -190,6 +190,17 @@ def test_what_is_built_and_what_workers_write_is_followed_from_the_first_line(wo
     assert world.scripts.streams.of(NAME).end == 0
 
 
+def test_a_model_without_code_is_the_folder_that_is_served(world: World) -> None:
+    model = world.tree("flow", "iris", MLmodel="m")
+    world.serve(world.deployment(code=None, scoring_script="", model=model))
+    (spec,) = world.crews.running.values()
+    assert (spec.scoring_script, spec.code_dir.name) == ("", "iris")
+    assert (spec.code_dir / "MLmodel.py").read_text() == "m"
+    assert spec.environment["AZUREML_MODEL_DIR"] == str(spec.code_dir.parent)
+    assert "AZUREML_ENTRY_SCRIPT" not in spec.environment
+    assert spec.readable == (spec.code_dir.parent, Path("/data"))
+
+
 def test_files_without_a_folder_lie_where_the_variables_say(world: World) -> None:
     world.serve(world.deployment(code=world.tree("c", score="x"), model=world.tree("m", weights="w")))
     (spec,) = world.crews.running.values()
