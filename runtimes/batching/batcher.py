@@ -91,7 +91,7 @@ class Batcher:
         padder = collator if isinstance(collator, PaddingCollator) else None
         rows_max_of = padder.rows_max if padder is not None else None
         self.table = LatencyTable(rows_max, seed, limits.slo_ns, rows_max_of)
-        self.queue = Queue(items_max=limits.queue_items_max, rows_max=rows_max, table=self.table)
+        self.queue: Queue[WorkItem] = Queue(items_max=limits.queue_items_max, rows_max=rows_max, table=self.table)
         self.pump = Pump(
             queue=self.queue,
             pool=pool,

@@ -36,3 +36,15 @@ def weigh(rows: int, rows_max: int, merges: bool) -> int:
     if not merges or rows == 0 or rows > rows_max:
         return rows_max
     return rows
+
+
+def may_hand_over(out: int, untaken: int, workers: int, is_full: bool) -> bool:
+    """Whether a batch goes to workers that take what is handed over by themselves, whichever is idle.
+
+    `out` batches are with them, `untaken` of these are not known to be taken. One that nobody has taken shows that no
+    worker is idle, and so do as many as there are workers: then the next one had better grow, and only a full one is
+    sent ahead, a single one, so that no worker waits for this process.
+    """
+    if is_full:
+        return out <= workers
+    return out < workers and not untaken

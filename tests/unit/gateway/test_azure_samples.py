@@ -47,7 +47,7 @@ def test_what_exists_here_is_accepted_unchanged(what: str) -> None:
         ("no public egress", ["egress_public_network_access"]),
         (
             "scoring script with registered code and a curated environment, variables, probes, egress, batching",
-            ["liveness_probe", "egress_public_network_access", "gateway.batching"],
+            ["liveness_probe", "egress_public_network_access", "gateway.batching.max_rows"],
         ),
         ("data collection", ["data_collector"]),
         ("endpoint and deployment on an attached cluster", ["resources"]),
