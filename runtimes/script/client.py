@@ -307,21 +307,28 @@ class ScriptClient:
 
     def _pump(self, now_ns: int = 0) -> None:
         """Hand over what waits, as far as a worker may be free for it."""
+        line = self._line
+        if not line.waiting and not self._held:
+            return
         now_ns = now_ns or self._scheduler.now_ns()
         while not self._is_blocked and self._lifecycle.state is not State.CLOSED:
-            requests = [one for one in self._held if not one.done] or self._line.next(
-                self._out, self._workers, now_ns
-            )
+            requests = self._take_held() or line.next(self._out, self._workers, now_ns)
             if not requests:
                 break
-            self._held = []
             self._hand_over(requests)
-        if self._line.wake_ns and self._wake is None:
+            if not line.waiting:
+                break
+        if line.wake_ns and self._wake is None:
             # The oldest only gets younger, so a timer that is armed fires in time; at worst for one who has left.
-            when_ns = self._line.wake_ns
-            self._wake = self._scheduler.call_at(when_ns, partial(self._woken, when_ns))
-        for request in self._line.take_late():
-            self._drop_early(request)
+            self._wake = self._scheduler.call_at(line.wake_ns, partial(self._woken, line.wake_ns))
+        if line.has_late:
+            for request in line.take_late():
+                self._drop_early(request)
+
+    def _take_held(self) -> list[ScriptRequest]:
+        """What the kernel had no room for, without those that have left since."""
+        held, self._held = self._held, []
+        return [one for one in held if not one.done] if held else held
 
     def _woken(self, when_ns: int) -> None:
         self._wake = None

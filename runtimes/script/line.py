@@ -83,6 +83,10 @@ class Line:
         """Hold nothing back any more."""
         self._delay_ns = 0
 
+    @property
+    def has_late(self) -> bool:
+        return bool(self._queue.late)
+
     def take_late(self) -> list[ScriptRequest]:
         """Those that have left as their run would end after their deadline."""
         late, self._queue.late = self._queue.late, []
@@ -98,7 +102,7 @@ class Line:
         if not may_hand_over(len(out), out.untaken, workers, lane.load >= lane.cost.rows_cap):
             return []
         if key == ALONE:
-            return self._queue.take(key, 1)
+            return self._queue.take(key, 1, is_first=True)
         starts_ns = now_ns + int(out.work_ns / workers) if len(out) >= workers else now_ns
         rows_max, ends_ns = fit(self._queue, lane, starts_ns) if lane.waiting > 1 else (0, 0)
         room = _fitting(lane, rows_max or lane.cost.rows_cap)
