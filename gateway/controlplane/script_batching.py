@@ -30,7 +30,7 @@ def _why_not(given: BatchingSpec, has_run_batch: bool) -> str:
         is_asked = replace(given, limits=replace(given.limits, queue_items_max=0)) != _UNASKED
         return f"{ALONE_REASON}; so gateway.batching has no effect" if is_asked else ALONE_REASON
     if not given.enabled:
-        return "gateway.batching.enabled is false, so run_batch() is not called"
+        return "gateway.batching.enabled is false, so each request runs alone"
     return ""
 
 

@@ -2,7 +2,7 @@
 
 Why: this is all that a crew starts. Requests come from a socket that all workers of the pool read; who reads one
 first says so, runs it, answers on the socket of the scorer that asked. Nothing else runs meanwhile, so a script sees
-one request at a time.
+one request at a time, or one batch where it has run_batch().
 Units: *_ns monotonic nanoseconds, the same in all processes.
 Ends: code 0 after "stop", SIGTERM or the supervisor's end, once the request that runs is answered; code 3 when the
 script cannot serve; the script's own code when it calls sys.exit(). A worker whose supervisor is gone while it runs

@@ -53,7 +53,7 @@ def test_what_is_about_tensors_does_not_travel() -> None:
 def test_batching_can_be_switched_off() -> None:
     found = with_batching(SPEC, BatchingSpec(enabled=False), True)
     assert found.batching is None
-    assert found.batching_reason == "gateway.batching.enabled is false, so run_batch() is not called"
+    assert found.batching_reason == "gateway.batching.enabled is false, so each request runs alone"
 
 
 @pytest.mark.parametrize(
