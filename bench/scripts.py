@@ -2,7 +2,7 @@
 
 Measured as a scorer does it: a real crew of one worker, a real ScriptClient on an event loop, one request at a time
 with a body of 4 kB. In place and through the worker take turns, so that a busy machine slows both. The same for a
-script with run_batch(), one request at a time and 16 at once; of these each is counted with the whole time.
+script with run_batch(), one request at a time and 16 at once, whose time is shared out over them.
 Units: microseconds.
 Exit status: 0 when everything was measured, whatever the figures are.
 """
@@ -13,7 +13,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from runtimes import BatchLimits
 from tests.support.crews import Pool, crew_spec, pool
 
 ROUNDS = 2000
+WARM_UP = 100
 TOGETHER = 16
 PROMISED_US = 300.0
 SCRIPT = """
@@ -58,26 +59,28 @@ async def timed(made: Pool, requests: int) -> float:
     return (time.perf_counter_ns() - began_ns) / 1e3
 
 
-async def measured(script: str, batching: BatchLimits | None, requests: int) -> tuple[list[float], list[float]]:
-    """In place, and through a worker."""
+async def measured(
+    script: str, batching: BatchLimits | None, requests: int, rounds: int = ROUNDS
+) -> tuple[list[float], list[float]]:
+    """A call in place, and so many requests through a worker."""
     call = in_place()
     alone: list[float] = []
     through: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         async with pool(crew_spec(Path(folder), script), batching=batching) as made:
-            for number in range(ROUNDS // requests + 100):
+            for number in range(WARM_UP + rounds // requests):
                 began_ns = time.perf_counter_ns()
                 call()
                 took_us = (time.perf_counter_ns() - began_ns) / 1e3
                 way_us = await timed(made, requests)
-                if number >= 100:
+                if number >= WARM_UP:
                     alone.append(took_us)
                     through.append(way_us)
     return alone, through
 
 
-async def line(name: str, measure: Awaitable[tuple[list[float], list[float]]], requests: int) -> None:
-    alone, through = await measure
+async def line(name: str, script: str, batching: BatchLimits | None = None, requests: int = 1) -> None:
+    alone, through = await measured(script, batching, requests)
     added = [(way - requests * call) / requests for way, call in zip(through, alone, strict=True)]
     p10, p50, p99 = (statistics.quantiles(added, n=100)[at] for at in (9, 49, 98))
     place_us = statistics.median(alone)
@@ -89,9 +92,9 @@ async def main() -> None:
     where = f"{facts['processor']}, {facts['cores']} cores, {facts['system']}, Python {facts['python']}"
     print(f"{where}; microseconds a request; promised: p50 of at most {PROMISED_US:.0f} added")
     limits = BatchLimits(batch_rows_max=TOGETHER)
-    await line("run()", measured(SCRIPT, None, 1), 1)
-    await line("run_batch(), one at a time", measured(SCRIPT + RUN_BATCH, limits, 1), 1)
-    await line(f"run_batch(), {TOGETHER} at once", measured(SCRIPT + RUN_BATCH, limits, TOGETHER), TOGETHER)
+    await line("run()", SCRIPT)
+    await line("run_batch(), one at a time", SCRIPT + RUN_BATCH, limits)
+    await line(f"run_batch(), {TOGETHER} at once", SCRIPT + RUN_BATCH, limits, TOGETHER)
 
 
 if __name__ == "__main__":
