@@ -393,21 +393,21 @@ class ScriptClient:
         return False
 
     def _heard(self, frame: wire.Frame) -> None:
-        if frame.kind in (wire.TAKEN, wire.RAN):
-            parcel = self._out.parcels.get(frame.request_id)
-            if parcel is not None:
-                self._taken(parcel, frame.worker) if frame.kind == wire.TAKEN else self._ran(parcel, frame.head)
-            return
+        """`taken` and `ran` are about a parcel, the others about one request; what is not out is nobody's now."""
+        parcel = self._out.parcels.get(frame.request_id)
         request = self._out.requests.get(frame.request_id)
-        if request is None:
-            return
-        if frame.kind == wire.ANSWER:
-            self._out.forget(request)
-            self._answered(request, frame)
-        elif frame.kind == wire.EXPIRED:
-            self._out.forget(request)
-            if not request.done:
-                self._expire(request, self._scheduler.now_ns())
+        match frame.kind:
+            case wire.TAKEN if parcel is not None:
+                self._taken(parcel, frame.worker)
+            case wire.RAN if parcel is not None:
+                self._ran(parcel, frame.head)
+            case wire.ANSWER if request is not None:
+                self._out.forget(request)
+                self._answered(request, frame)
+            case wire.EXPIRED if request is not None:
+                self._out.forget(request)
+                if not request.done:
+                    self._expire(request, self._scheduler.now_ns())
 
     def _taken(self, parcel: Parcel, worker: int) -> None:
         self._out.take(parcel, worker, self._scheduler.now_ns())
@@ -424,7 +424,8 @@ class ScriptClient:
     def _count_run(self, key: str, rows: int, run_ns: int, failed: bool) -> None:
         self._counts.runs += 1
         self._observer.ran(rows, rows, run_ns, failed)
-        if run_ns:
+        # A batch that failed did not do the work of so many; each of them is run again.
+        if run_ns and not (failed and rows > 1):
             self._line.learn(key, rows, run_ns)
 
     def _answered(self, request: ScriptRequest, frame: wire.Frame) -> None:

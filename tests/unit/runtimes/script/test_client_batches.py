@@ -255,6 +255,21 @@ def test_who_would_be_late_behind_the_batch_is_dropped_early_for_those_behind() 
     room.close()
 
 
+def test_a_failed_batch_teaches_nothing_of_how_long_batches_take() -> None:
+    room = made(limits=BatchLimits(batch_rows_max=8))
+    room.send_batch(8)
+    parcel, parts = room.take_parcel()
+    room.ran(parcel, 8, ms=1.0, failed=True)
+    assert room.client._line._table.predict("shared", 8) == (0.0, 0.0)
+    for part in parts:
+        room.ran(parcel, 1, ms=30.0)
+        room.answer(part.request_id)
+    assert room.client._line._table.predict("shared", 1)[0] == pytest.approx(30 * MS)
+    assert [run[0] for run in room.observer.runs] == [8] + [1] * 8
+    room.check_account()
+    room.close()
+
+
 def test_large_bodies_make_a_batch_smaller_and_one_goes_whatever_its_size(room: Room) -> None:
     large = b"x" * (BATCH_BYTES_MAX // 2 + 1)
     for _ in range(3):
