@@ -207,9 +207,11 @@ def waited_s(made: Pool, before: list[int]) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
-async def sampled(
-    measure: Callable[[], Awaitable[tuple[float, float]]], bound_s: float, least: int, most: int
-) -> None:
+# How long something took, and how much of that was waiting for a core.
+Took = tuple[float, float]
+
+
+async def sampled(measure: Callable[[], Awaitable[Took]], bound_s: float, least: int, most: int) -> None:
     """Measure so often that the median is within the bound; it must be, of all, in the end."""
     told: list[Took] = []
     while len(told) < most:
