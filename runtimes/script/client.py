@@ -135,9 +135,12 @@ class ScriptClient:
         self._check_open(request, now_ns)
         request.submitted_ns = now_ns
         self._counts.accepted += 1
-        self._line.put(request)
         if request.due_ns:
             self._timeouts.add(request.due_ns, request)
+        if not (self._held or self._is_blocked) and self._line.passes(request, self._out, self._workers):
+            self._hand_over([request])
+            return
+        self._line.put(request)
         if request.key == SHARED:
             self._ask()
         else:

@@ -72,8 +72,19 @@ class Line:
         return self._queue.items()
 
     def put(self, request: ScriptRequest) -> None:
-        request.key = SHARED if self._batching is not None and request.method == "POST" else ALONE
+        request.key = self._key_of(request)
         self._queue.put(request)
+
+    def passes(self, request: ScriptRequest, out: Outbox, workers: int) -> bool:
+        """Whether it need not wait in line: it runs alone, nobody is before it, and a worker may be free. It has left
+        the line then. This is every request to a script that does not batch and is not busy."""
+        if self._queue.waiting or self._key_of(request) != ALONE:
+            return False
+        request.taken = may_hand_over(len(out), out.untaken, workers, is_full=True)
+        return request.taken
+
+    def _key_of(self, request: ScriptRequest) -> str:
+        return SHARED if self._batching is not None and request.method == "POST" else ALONE
 
     def discard(self, request: ScriptRequest) -> None:
         """It waits no longer, and is done."""
