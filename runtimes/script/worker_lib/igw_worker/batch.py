@@ -64,7 +64,7 @@ class Batches:
     def _run(self, calls: List[_Call], told: Listener) -> Optional[int]:
         told.begins(_last_deadline(calls))
         texts = [call.text for call in calls]
-        headers = [call.request.headers.to_dict() for call in calls]
+        headers = [call.request.headers.to_dict() for call in calls] if self._form.with_headers else []
         outcome = self._host.attempt(self._form.call, {"texts": texts, "headers": headers})
         told.ran(len(calls), outcome.run_ms, bool(outcome.failure))
         if outcome.failure and len(calls) > 1 and outcome.exit_code is None and outcome.error is not WrongShape:

@@ -17,9 +17,9 @@ class WrongShape(ValueError):
 
 
 class BatchForm:
-    """One run_batch(), as it is called. Raises Unfit."""
+    """One run_batch(), as it is called; `with_headers`: it wants them too. Raises Unfit."""
 
-    __slots__ = ("_data", "_run_batch", "_with_headers")
+    __slots__ = ("_data", "_run_batch", "with_headers")
 
     def __init__(self, run_batch: Callable[..., Any]) -> None:
         parameters = list(inspect.signature(run_batch).parameters.values())
@@ -30,7 +30,7 @@ class BatchForm:
             raise Unfit(f"run_batch() takes one list, and request_headers where it wants them; found ({found})")
         self._run_batch = run_batch
         self._data = data[0]
-        self._with_headers = len(parameters) > 1
+        self.with_headers = len(parameters) > 1
 
     def check_beside(self, form: Form) -> None:
         """Whether run() is of a form whose requests may share a call. Raises Unfit."""
@@ -41,12 +41,13 @@ class BatchForm:
 
     def call(self, texts: List[str], headers: List[Dict[str, str]]) -> List[Any]:
         """One result for each text. Raises WrongShape, and whatever run_batch() raises."""
-        more = {"request_headers": headers} if self._with_headers else {}
+        count = len(texts)
+        more = {"request_headers": headers} if self.with_headers else {}
         found = self._run_batch(**{self._data: texts}, **more)
         if not isinstance(found, (list, tuple)):
-            raise WrongShape(f"run_batch() returned {type(found).__name__}; it must return a list of {len(headers)}")
-        if len(found) != len(headers):
-            raise WrongShape(f"run_batch() returned {len(found)} results for {len(headers)} requests")
+            raise WrongShape(f"run_batch() returned {type(found).__name__}; it must return a list of {count}")
+        if len(found) != count:
+            raise WrongShape(f"run_batch() returned {len(found)} results for {count} requests")
         return list(found)
 
     def alone(self, raw: str, request_headers: Dict[str, str]) -> Any:

@@ -97,6 +97,14 @@ def test_headers_come_as_a_list_beside_the_batch() -> None:
     assert served(run_batch, part(1, x_who="a"), part(2, x_who="b"))[0].values == ["a", "b"]
 
 
+def test_a_batch_is_the_scripts_to_use_up() -> None:
+    def run_batch(batch: list[str], request_headers: list[dict[str, str]]) -> list[str]:
+        request_headers.clear()
+        return [batch.pop(0) for _ in range(len(batch))]
+
+    assert served(run_batch, part(1, b"a"), part(2, b"b"))[0].values == ["a", "b"]
+
+
 def test_what_cannot_be_given_to_run_is_refused_and_the_rest_is_run() -> None:
     told, _ = served(lambda batch: batch, part(1, b"\xff"), part(2, b"ok"), part(3, x_request_id="i" * 101))
     assert told.statuses == [400, 200, 431]
