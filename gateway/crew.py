@@ -104,9 +104,10 @@ class CrewSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """`swagger`: the documents that describe the script, as JSON text, by version."""
+    """`swagger`: the documents that describe the script, as JSON text, by version. `batches`: it has run_batch()."""
 
     swagger: dict[str, str]
+    batches: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,7 +359,10 @@ class Worker:
             if kind == "ready":
                 swagger = event.get("swagger")
                 documents = swagger if isinstance(swagger, dict) else {}
-                return Ready(swagger={str(version): str(text) for version, text in documents.items()})
+                return Ready(
+                    swagger={str(version): str(text) for version, text in documents.items()},
+                    batches=event.get("batches") is True,
+                )
         assert self._process is not None
         status = await self._process.wait()
         await self._last_words()

@@ -17,8 +17,9 @@ from runtimes.errors import (
 from runtimes.observer import NullObserver, Observer
 from runtimes.onnx.external import files as model_files
 from runtimes.script import WORKER_LIB
-from runtimes.script.client import ScriptAnswer, ScriptClient, ScriptRequest
-from runtimes.script.spec import ScriptSpec
+from runtimes.script.client import ScriptClient
+from runtimes.script.request import ScriptAnswer, ScriptRequest
+from runtimes.script.spec import ALONE_REASON, ScriptSpec
 from runtimes.script.worker_lib.igw_worker import state as worker_state
 from runtimes.session import Session
 from runtimes.signature import Signature, TensorSpec
@@ -36,6 +37,7 @@ from runtimes.spec import (
 from runtimes.tensor import BY_V2_NAME, Array, Datatype, Tensors
 
 __all__ = [
+    "ALONE_REASON",
     "BY_V2_NAME",
     "WORKER_LIB",
     "Array",

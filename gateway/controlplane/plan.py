@@ -118,12 +118,20 @@ def deployment_spec(
         failure=script if isinstance(script, str) else "",
         request_timeout_ns=deployment.request_timeout_ms * 1_000_000,
         queue_wait_ns=round((deployment.max_queue_wait_ms or 0) * 1_000_000),
-        pending_max=deployment.max_pending or 0,
+        pending_max=_pending_max(deployment, script),
         seat=seat,
         body_bytes_max=deployment.max_body_bytes or defaults.body_bytes_max,
         model_name=deployment.triton.name if deployment.triton is not None else "",
         model_version=deployment.triton.version if deployment.triton is not None else "",
     )
+
+
+def _pending_max(deployment: Deployment, script: ScriptSpec | str | None) -> int:
+    """A script that batches has no use for Azure's default of one request at a time, as a model has none."""
+    batches = isinstance(script, ScriptSpec) and script.batching is not None
+    if batches and deployment.max_concurrent_requests_per_instance is None:
+        return 0
+    return deployment.max_pending or 0
 
 
 def _runtime(deployment: Deployment, model: StoredModel, defaults: Defaults) -> RuntimeSpec:

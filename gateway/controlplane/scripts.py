@@ -24,6 +24,7 @@ from gateway.collection.sink import config as collector_config
 from gateway.collection.spec import CollectorSpec
 from gateway.controlplane.last_words import last_words
 from gateway.controlplane.model_store import ModelStore
+from gateway.controlplane.script_batching import with_batching
 from gateway.crew import CrewFailed, CrewSpec, Ready
 from gateway.environments import Environment, EnvironmentRefused
 from gateway.log_stream import LogStreams
@@ -98,7 +99,10 @@ class Limits:
 
 @dataclass(slots=True, kw_only=True)
 class _Running:
+    """`batches`: its script has run_batch()."""
+
     identity: str
+    batches: bool
     spec: ScriptSpec
     timeout_s: float
     trees: tuple[AssetModel, ...]
@@ -152,7 +156,7 @@ class Scripts:
             if found is not None and found.identity == identity:
                 # Longer waits are for the requests of before and of now alike.
                 found.timeout_s = max(found.timeout_s, deployment.request_timeout_ms / 1000)
-                return await self._sized(found, deployment.workers)
+                return await self._changed(found, deployment)
         self._making[name] += 1
         try:
             running = await self._made(name, deployment, script, identity)
@@ -224,13 +228,15 @@ class Scripts:
             task.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _sized(self, running: _Running, workers: int) -> ScriptSpec:
+    async def _changed(self, running: _Running, deployment: Deployment) -> ScriptSpec:
+        """The same processes, as many as are wanted now and with what their scorers are to know of them."""
+        workers = deployment.workers
         if running.spec.workers != workers:
             try:
                 await self._crews.resize(running.spec.pool, workers)
             except CrewFailed as error:
                 raise _refused(error) from error
-            running.spec = replace(running.spec, workers=workers)
+        running.spec = with_batching(replace(running.spec, workers=workers), deployment.batching, running.batches)
         return running.spec
 
     async def _start(self, name: str, deployment: Deployment, script: Script, identity: str) -> _Running:
@@ -260,7 +266,8 @@ class Scripts:
         )
         return _Running(
             identity=identity,
-            spec=served,
+            batches=ready.batches,
+            spec=with_batching(served, deployment.batching, ready.batches),
             timeout_s=deployment.request_timeout_ms / 1000,
             trees=trees,
             environment=environment.digest,

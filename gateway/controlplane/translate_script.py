@@ -17,7 +17,14 @@ from gateway.controlplane.documents import to_builtins
 from gateway.controlplane.model_files import ModelFileError
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind
-from gateway.controlplane.yaml_types import DeploymentGatewayYaml, EnvironmentYaml, OnlineDeploymentYaml, ProbeYaml
+from gateway.controlplane.yaml_types import (
+    BatchingYaml,
+    DeploymentGatewayYaml,
+    EnvironmentYaml,
+    OnlineDeploymentYaml,
+    ProbeYaml,
+    RuntimeYaml,
+)
 from gateway.liveness import Probe
 from gateway.resources import AssetTree, LocalTree, Script, ScriptEnvironment
 
@@ -57,9 +64,8 @@ def script_of(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> Scrip
     if not given.scoring_script:
         place.blame("code_configuration.scoring_script", "missing; accepted: a file, relative to code")
         return None
-    note_vain(source, place, "code_configuration")
     code = tree_of(given.code or ".", place, Kind.CODE, "code_configuration.code", trees)
-    _check_script(code, given.scoring_script, place)
+    _note_vain(source.gateway, _checked_script(code, given.scoring_script, place), place)
     model: LocalTree | AssetTree | None = None
     if source.model is not None:
         key = "model" if isinstance(source.model, str) else "model.path"
@@ -104,6 +110,19 @@ def note_vain(source: OnlineDeploymentYaml, place: Place, what: str) -> None:
             place.note(f"gateway.{key}", f"has no effect with {what}; it is for ONNX models")
 
 
+def _note_vain(given: DeploymentGatewayYaml, text: bytes, place: Place) -> None:
+    """Whether the script really has run_batch() is known once a worker has imported it; the status tells it then."""
+    if given.runtime != RuntimeYaml():
+        place.note("gateway.runtime", "has no effect with code_configuration; it is for ONNX models")
+    unset = BatchingYaml()
+    for key in ("enabled", "max_rows", "slo_ms", "queue_delay_ms"):
+        if getattr(given.batching, key) != getattr(unset, key) and b"run_batch" not in text:
+            place.note(f"gateway.batching.{key}", "has no effect unless the scoring script defines run_batch()")
+    for key in ("axes", "padding", "sizes"):
+        if getattr(given.batching, key) != getattr(unset, key):
+            place.note(f"gateway.batching.{key}", "has no effect with code_configuration; it is for ONNX models")
+
+
 def tree_of(text: str, place: Place, kind: Kind, key: str, trees: Trees) -> LocalTree | AssetTree:
     """A registered asset's files, or a local file or folder. Errors: ModelFileError."""
     if is_asset_reference(text):
@@ -127,24 +146,26 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _check_script(code: LocalTree | AssetTree, name: str, place: Place) -> None:
-    """Whether the script is there, and Python."""
+def _checked_script(code: LocalTree | AssetTree, name: str, place: Place) -> bytes:
+    """Whether the script is there, and Python; its text, none where it is not at hand."""
     key = "code_configuration.scoring_script"
     plain = PurePosixPath(name)
     if plain.is_absolute() or ".." in plain.parts:
         place.blame(key, f"found {name!r}; accepted: a file inside code")
-        return
+        return b""
     if isinstance(code, AssetTree):
         if code.files and str(plain) not in {path for path, _, _ in code.files}:
             place.blame(
                 key, f"the code has no file {name!r}; it has {', '.join(path for path, _, _ in code.files[:8])}"
             )
-        return
+        return b""
+    text = b""
     try:
+        text = (code.path / name).read_bytes()
         with warnings.catch_warnings():
             # What the script's author is warned of is no mistake.
             warnings.simplefilter("ignore")
-            compile((code.path / name).read_bytes(), name, "exec", dont_inherit=True)
+            compile(text, name, "exec", dont_inherit=True)
     except OSError as error:
         place.blame(key, f"cannot read {name!r} in {code.path}: {error.strerror}; accepted: a Python file")
     except (SyntaxError, ValueError) as error:
@@ -152,6 +173,7 @@ def _check_script(code: LocalTree | AssetTree, name: str, place: Place) -> None:
         place.blame(key, f"{name}{line}: {error.msg if isinstance(error, SyntaxError) else error}")
     except (RecursionError, MemoryError):
         place.blame(key, f"{name}: it nests deeper than Python reads")
+    return text
 
 
 def environment_of(given: str | EnvironmentYaml | None, trees: Trees) -> ScriptEnvironment:

@@ -470,7 +470,7 @@ class RequestYaml(_Yaml, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=1_000_000)] | None,
         Meta(
             description="Bounds requests in flight to twice this times `instance_count`; not given: only deadlines "
-            "and the queue bound them, and for a scoring script it is 1."
+            "and the queue bound them, and for a scoring script without `run_batch` it is 1."
         ),
     ] = None
     max_queue_wait_ms: Annotated[

@@ -162,7 +162,7 @@ class Loader:
         if runtime is None:
             assert ready.live.scripts is not None
             assert ready.script is not None
-            ready.live.scripts.resize(ready.script.workers)
+            ready.live.scripts.adapt(self._share_of(ready.script))
             return
         before = runtime.instances
         missing = ready.learned.instances - before
@@ -223,8 +223,7 @@ class Loader:
             replies.close()
         ticket.check()
         client = ScriptClient(
-            # Its waiting requests are shared out; its workers are everybody's.
-            spec=replace(script, queue_items_max=-(-script.queue_items_max // self._scorers)),
+            spec=self._share_of(script),
             name=deployment.name,
             scorer=self._index,
             work=work,
@@ -246,6 +245,10 @@ class Loader:
     def _share(self, spec: RuntimeSpec) -> RuntimeSpec:
         return replace(spec, instance_count=-(-spec.instance_count // self._scorers))
 
+    def _share_of(self, script: ScriptSpec) -> ScriptSpec:
+        """Its waiting requests are shared out; its workers are everybody's."""
+        return replace(script, queue_items_max=-(-script.queue_items_max // self._scorers))
+
     def _runtime(self, name: str, spec: RuntimeSpec, model: OpenModel) -> Runtime:
         limits = spec.batching.limits
         return Runtime(
@@ -266,10 +269,10 @@ class Loader:
 
 def _learned_of(script: ScriptSpec) -> Learned:
     return Learned(
-        batched=False,
-        reason="a scoring script is given one request at a time in each of its workers",
+        batched=script.batching is not None,
+        reason=script.batching_reason,
         instances=script.workers,
-        rows_max=1,
+        rows_max=script.batching.batch_rows_max if script.batching is not None else 1,
     )
 
 

@@ -87,7 +87,7 @@ class Batch:
         """The room that its items take."""
         return self._rows_max - self.room
 
-    def fill(self, queue: Queue, now_ns: int = 0, rows_max: int = 0, ends_ns: int = 0) -> bool:
+    def fill(self, queue: Queue[WorkItem], now_ns: int = 0, rows_max: int = 0, ends_ns: int = 0) -> bool:
         """Take in what fits of the queue's items of this key and is not late by `ends_ns` (Queue.take), up to
         `rows_max` in all where that is given; False once an instance has the batch."""
         with self._lock:

@@ -93,7 +93,7 @@ class Batcher:
         rows_max_of = padder.rows_max if padder is not None else None
         self.table = LatencyTable(rows_max, seed, limits.slo_ns, rows_max_of)
         preferred = limits.preferred if merges else ()
-        self.queue = Queue(
+        self.queue: Queue[WorkItem] = Queue(
             items_max=limits.queue_items_max,
             rows_max=rows_max,
             table=self.table,

@@ -18,6 +18,7 @@ import math
 from collections.abc import Hashable
 
 from runtimes.batching.batch import Batch
+from runtimes.batching.item import WorkItem
 from runtimes.batching.pump import Pump
 from runtimes.batching.queue import Queue
 from runtimes.errors import TooLate
@@ -40,7 +41,7 @@ class Forecast:
 
     __slots__ = ("_busy_since_ns", "_instances", "_pump", "_queue", "_slack", "ceiling_ns", "is_busy", "pace")
 
-    def __init__(self, queue: Queue, pump: Pump, instances: int) -> None:
+    def __init__(self, queue: Queue[WorkItem], pump: Pump, instances: int) -> None:
         self._queue = queue
         self._pump = pump
         self._instances = instances

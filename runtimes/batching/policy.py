@@ -43,3 +43,15 @@ def weigh(rows: int, rows_max: int, merges: bool) -> int:
 def preferred_rows(load: int, preferred: Sequence[int]) -> int:
     """The largest preferred size (ascending) that so much waiting work fills; 0 where it fills none."""
     return max((size for size in preferred if size <= load), default=0)
+
+
+def may_hand_over(out: int, untaken: int, workers: int, is_full: bool) -> bool:
+    """Whether a batch goes to workers that take what is handed over by themselves, whichever is idle.
+
+    `out` batches are with them, `untaken` of these are not known to be taken. One that nobody has taken shows that no
+    worker is idle, and so do as many as there are workers: then the next one had better grow, and only a full one is
+    sent ahead, a single one, so that no worker waits for this process.
+    """
+    if is_full:
+        return out <= workers
+    return out < workers and not untaken

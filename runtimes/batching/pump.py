@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 from runtimes.batching.batch import Batch
+from runtimes.batching.fit import DEADLINE_SHARE, fit
 from runtimes.batching.item import WorkItem
 from runtimes.batching.policy import Choice, choose, preferred_rows
 from runtimes.batching.queue import Lane, Queue
@@ -22,14 +23,10 @@ from runtimes.clock import Scheduler, Timer
 from runtimes.instance import InstancePool
 from runtimes.spec import BatchLimits
 
-# A smaller batch must keep so much of a larger one's pace, in rows a second.
-_PACE_KEPT = 0.75
 # How long one turn may go on running inline batches.
 _TURN_NS = 2_000_000
 # A tick that is longer has turns within it.
 _TICK_NS = 1_000_000
-# A run may be expected to take so much of the time that is left; the rest is for the answer, and for surprises.
-_DEADLINE_SHARE = 0.9
 
 
 class Pump:
@@ -65,7 +62,7 @@ class Pump:
     def __init__(
         self,
         *,
-        queue: Queue,
+        queue: Queue[WorkItem],
         pool: InstancePool,
         limits: BatchLimits,
         scheduler: Scheduler,
@@ -180,7 +177,7 @@ class Pump:
         batch.starts_ns = now_ns + int(self.ahead_ns(now_ns) / self._instances) if self.running else now_ns
         rows_max = ends_ns = 0
         if lane.waiting > 1:
-            rows_max, ends_ns = self._fit(lane, batch.starts_ns)
+            rows_max, ends_ns = fit(queue, lane, batch.starts_ns)
             if preferred and not rows_max:
                 rows_max = preferred_rows(min(lane.load, cost.rows_cap), preferred)
         batch.deadline_ns = lane.first().deadline_ns
@@ -209,32 +206,15 @@ class Pump:
         if self._queue.late:
             self._shed(now_ns)
 
-    def _grown(self, batch: Batch, lane: Lane, now_ns: int) -> tuple[int, int]:
+    def _grown(self, batch: Batch, lane: Lane[WorkItem], now_ns: int) -> tuple[int, int]:
         """How many rows a staged batch may have that grows by this lane (0: any), and when its run will end."""
         cost, starts_ns = batch.cost, max(now_ns, batch.starts_ns)
         run_ns = cost.run_ns(min(batch.used + lane.load, cost.rows_cap))
-        left_ns = _DEADLINE_SHARE * (batch.deadline_ns - starts_ns)
+        left_ns = DEADLINE_SHARE * (batch.deadline_ns - starts_ns)
         if run_ns > left_ns and batch.deadline_ns:
             rows_max = max(batch.used, cost.rows_within(left_ns), 1)
             return rows_max, starts_ns + int(cost.run_ns(rows_max))
         return 0, starts_ns + int(run_ns)
-
-    def _fit(self, lane: Lane, starts_ns: int) -> tuple[int, int]:
-        """How many rows a new batch of this lane may have (0: any), and when its run will end."""
-        cost = lane.cost
-        while True:
-            rows = min(lane.load, cost.rows_cap)
-            run_ns = cost.run_ns(rows)
-            first = lane.first()
-            left_ns = _DEADLINE_SHARE * (first.deadline_ns - starts_ns)
-            if run_ns <= left_ns or not first.deadline_ns or lane.waiting == 1:
-                return 0, starts_ns + int(run_ns)
-            fitting = cost.rows_within(left_ns)
-            if fitting >= first.weight:
-                fitting_ns = cost.run_ns(fitting)
-                if fitting * run_ns >= _PACE_KEPT * rows * fitting_ns:
-                    return fitting, starts_ns + int(fitting_ns)
-            self._queue.drop(lane, first)
 
     def _shed(self, now_ns: int) -> None:
         late, self._queue.late = self._queue.late, []

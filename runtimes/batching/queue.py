@@ -14,8 +14,8 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Hashable
+from typing import Any, Generic, Protocol, TypeVar
 
-from runtimes.batching.item import WorkItem
 from runtimes.batching.latency import Cost, LatencyTable
 from runtimes.errors import Overloaded
 
@@ -23,7 +23,41 @@ from runtimes.errors import Overloaded
 _SLACK = 64
 
 
-class Lane:
+class Parts(Protocol):
+    """What a request larger than a batch is cut into: `left` rows are still to be cut."""
+
+    @property
+    def left(self) -> int: ...
+
+    def cut(self) -> Any: ...
+
+
+class Waiting(Protocol):
+    """What a queue holds: a WorkItem of a model, or a request to a scoring script."""
+
+    done: bool
+    taken: bool
+
+    @property
+    def key(self) -> Hashable: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def weight(self) -> int: ...
+
+    @property
+    def deadline_ns(self) -> int: ...
+
+    @property
+    def split(self) -> Parts | None: ...
+
+
+T = TypeVar("T", bound=Waiting)
+
+
+class Lane(Generic[T]):
     """The items of one key; `load` is the room that all of them need in batches, `row_ns` what a row of it counts for
     in the queue's work, and `cost` what is known of the key's runs."""
 
@@ -32,11 +66,11 @@ class Lane:
     def __init__(self, cost: Cost) -> None:
         self.cost = cost
         self.row_ns = 0.0
-        self.items: deque[WorkItem] = deque()
+        self.items: deque[T] = deque()
         self.load = 0
         self.waiting = 0
 
-    def first(self) -> WorkItem:
+    def first(self) -> T:
         """Who is next of those that wait; somebody does."""
         items = self.items
         while items[0].done:
@@ -44,7 +78,7 @@ class Lane:
         return items[0]
 
 
-class Queue:
+class Queue(Generic[T]):
     """`waiting` items with `rows` not yet given to a batch. The owner marks an item `done` before `discard`.
 
     `lanes` has a lane for each key that waits, and some for keys that did. `late` are those that are too late for
@@ -58,15 +92,15 @@ class Queue:
         self.waiting = 0
         self.rows = 0
         self.work_ns = 0.0
-        self.late: list[WorkItem] = []
+        self.late: list[T] = []
         self._items_max = items_max
         self._enough = enough or sys.maxsize
         self._table = table if table is not None else LatencyTable(rows_max)
-        self._line: deque[WorkItem] = deque()
-        self.lanes: dict[Hashable, Lane] = {}
+        self._line: deque[T] = deque()
+        self.lanes: dict[Hashable, Lane[T]] = {}
         self._full: dict[Hashable, None] = {}
 
-    def put(self, item: WorkItem) -> None:
+    def put(self, item: T) -> None:
         if self.waiting >= self._items_max:
             raise Overloaded(
                 f"the queue is full: {self.waiting} requests wait for an instance and at most "
@@ -89,13 +123,13 @@ class Queue:
         self.waiting += 1
         self.rows += item.rows
 
-    def discard(self, item: WorkItem) -> None:
+    def discard(self, item: T) -> None:
         """A waiting item leaves without an instance; its seat is free at once."""
         lane = self.lanes[item.key]
         self._leave(lane, item)
         self._tidy(item.key, lane)
 
-    def oldest(self) -> WorkItem | None:
+    def oldest(self) -> T | None:
         line = self._line
         while line:
             item = line[0]
@@ -125,7 +159,7 @@ class Queue:
             self.work_ns += lane.load * (row_ns - lane.row_ns)
             lane.row_ns = row_ns
 
-    def take(self, key: Hashable, room: int, ends_ns: int = 0, is_first: bool = False) -> list[WorkItem]:
+    def take(self, key: Hashable, room: int, ends_ns: int = 0, is_first: bool = False) -> list[T]:
         """The next items of a key that fit in `room`, in order of arrival; none overtakes one that does not fit.
 
         A split request gives its next part and keeps its place until it has given the last. Items with a deadline up
@@ -133,7 +167,7 @@ class Queue:
         one item whatever it needs and whenever it is due.
         """
         lane = self.lanes.get(key)
-        taken: list[WorkItem] = []
+        taken: list[T] = []
         if lane is None:
             return taken
         items = lane.items
@@ -166,7 +200,7 @@ class Queue:
         self._tidy(key, lane)
         return taken
 
-    def drop(self, lane: Lane, item: WorkItem) -> int:
+    def drop(self, lane: Lane[T], item: T) -> int:
         """The first of a lane is too late for its run; the load it leaves with."""
         load = self._leave(lane, item)
         item.taken = True
@@ -174,11 +208,11 @@ class Queue:
         self.late.append(item)
         return load
 
-    def items(self) -> list[WorkItem]:
+    def items(self) -> list[T]:
         """Every waiting item, oldest first."""
         return [item for item in self._line if not (item.taken or item.done)]
 
-    def _leave(self, lane: Lane, item: WorkItem) -> int:
+    def _leave(self, lane: Lane[T], item: T) -> int:
         """Count out an item that no batch takes; the load it leaves with."""
         split = item.split
         load = item.weight if split is None else split.left
@@ -189,7 +223,7 @@ class Queue:
         self.work_ns -= load * lane.row_ns
         return load
 
-    def _tidy(self, key: Hashable, lane: Lane) -> None:
+    def _tidy(self, key: Hashable, lane: Lane[T]) -> None:
         if lane.load < lane.cost.rows_cap and lane.load < self._enough:
             self._full.pop(key, None)
         if not lane.waiting:

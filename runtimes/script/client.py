@@ -1,9 +1,9 @@
 """ScriptClient: a scorer's way to one pool of script workers, behind the same verbs as a Runtime.
 
-How: requests wait here, in order and bounded, where they can expire, be cancelled and be refused. Only as many as
-there are workers, and one more, are handed to the kernel, which gives each to the first idle worker; so an idle
-worker never waits for this process, and little is out of reach. A worker says what it took before it runs it: its
-death fails exactly that.
+How: requests wait here, in order and bounded, where they can expire, be cancelled and be refused (`line.py`). Only as
+many as there are workers, and one more, are handed to the kernel, which gives each to the first idle worker; so an
+idle worker never waits for this process, and little is out of reach (`outbox.py`). A worker says what it took before
+it runs it: its death fails exactly that. Requests to a script that has run_batch() are handed over by the batch.
 Promise: each request that was accepted gets one reply, on the loop, whatever happens to workers; none later than its
 deadline. A request that has its reply, but still occupies a worker, is remembered until the worker is free or gone.
 Ownership: the client owns its two sockets from the moment it is made; it closes them.
@@ -21,13 +21,12 @@ import logging
 import socket
 import struct
 import termios
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from runtimes.batching.timeouts import Timeouts
-from runtimes.clock import Scheduler
+from runtimes.clock import Scheduler, Timer
 from runtimes.errors import (
     DeadlineExceeded,
     ModelFailed,
@@ -40,6 +39,9 @@ from runtimes.errors import (
 from runtimes.lifecycle import Lifecycle, State
 from runtimes.observer import Observer
 from runtimes.runtime import RuntimeStatus
+from runtimes.script.line import Line
+from runtimes.script.outbox import Outbox, Parcel
+from runtimes.script.request import ALONE, SHARED, ScriptAnswer, ScriptRequest
 from runtimes.script.spec import ScriptSpec
 from runtimes.script.worker_lib.igw_worker import wire
 
@@ -51,74 +53,6 @@ RECYCLE_AFTER_NS = 500_000_000
 LOST_AFTER_NS = 1_000_000_000
 # So many frames are read in one turn of the loop, so that others get theirs.
 _FRAMES_A_TURN = 64
-# A new run counts by an eighth in what a run is expected to take.
-_PACE = 8
-# The line may hold so many that are done beyond as many as wait, so that a short line is never rebuilt.
-_SLACK = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScriptAnswer:
-    """What the script answered. A large body is a view of memory that lives for as long as the view does."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes | memoryview
-    failed: bool
-    run_ms: float
-
-
-class ScriptRequest:
-    """One request, from submit to its one reply. Mutable on purpose: it is touched several times on the hot path.
-
-    `deadline_ns` and `start_by_ns` (when a worker must have taken it): 0 for none.
-    """
-
-    __slots__ = (
-        *("answer", "body", "deadline_ns", "done", "due_ns", "fault", "finished_ns", "headers", "is_sent", "method"),
-        *("reply", "request_id", "serial", "start_by_ns", "submitted_ns", "target", "taken_ns", "worker"),
-        "client_request_id",
-    )
-
-    def __init__(
-        self,
-        *,
-        method: str,
-        target: str,
-        headers: list[tuple[str, str]],
-        body: bytes,
-        deadline_ns: int,
-        reply: Callable[[ScriptRequest], None],
-        start_by_ns: int = 0,
-        request_id: str = "",
-        client_request_id: str = "",
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
-        self.deadline_ns = deadline_ns
-        self.start_by_ns = start_by_ns
-        self.reply = reply
-        self.request_id = request_id
-        self.client_request_id = client_request_id
-        self.answer: ScriptAnswer | None = None
-        self.fault: RuntimeFault | None = None
-        self.submitted_ns = 0
-        self.finished_ns = 0
-        # The client's own: its number on the wire, whether it was handed to the kernel, which worker took it and
-        # when; `done` once it was answered or cancelled.
-        self.serial = 0
-        self.is_sent = False
-        self.worker = -1
-        self.taken_ns = 0
-        self.done = False
-        # When it is due next: to be taken, or to be answered.
-        self.due_ns = _sooner(deadline_ns, start_by_ns)
-
-    @property
-    def is_taken(self) -> bool:
-        return self.worker >= 0
 
 
 class _Counts:
@@ -161,16 +95,16 @@ class ScriptClient:
         self._lifecycle = Lifecycle()
         self._counts = _Counts()
         self._timeouts: Timeouts[ScriptRequest] = Timeouts(scheduler, self._due)
-        # In order of arrival; those that are done meanwhile are skipped. `_queued` counts those that are not.
-        self._line: deque[ScriptRequest] = deque()
-        self._queued = 0
-        # What the kernel or a worker has, by number; also what was answered or cancelled meanwhile.
-        self._out: dict[int, ScriptRequest] = {}
+        self._line = Line(spec.batching)
+        # What was taken from the line and the kernel had no room for.
+        self._held: list[ScriptRequest] = []
+        # What the kernel or a worker has; also what was answered or cancelled meanwhile.
+        self._out = Outbox()
         # From the clock, so that no answer to an earlier process that had these sockets is taken for one to this.
         self._serials = itertools.count(scheduler.now_ns() + 1)
-        self._announced = 0
         self._suspect_until = 0
-        self._run_ns = 0.0
+        self._is_due = False
+        self._wake: Timer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_blocked = False
         self._on_drained: list[Callable[[], None]] = []
@@ -201,23 +135,28 @@ class ScriptClient:
         self._check_open(request, now_ns)
         request.submitted_ns = now_ns
         self._counts.accepted += 1
-        self._line.append(request)
-        self._queued += 1
         if request.due_ns:
             self._timeouts.add(request.due_ns, request)
-        self._pump()
+        if not (self._held or self._is_blocked) and self._line.passes(request, self._out, self._workers):
+            self._hand_over([request])
+            return
+        self._line.put(request)
+        if request.key == SHARED:
+            self._ask()
+        else:
+            self._pump()
 
     def check_room(self, deadline_ns: int, now_ns: int) -> None:
         """Whether a request may still be in time, before its body is known. Errors: Overloaded, TooLate."""
-        if self._queued >= self.spec.queue_items_max:
+        if self._line.waiting >= self.spec.queue_items_max:
             raise self._full()
-        if not self._queued or not deadline_ns:
+        if not self._line.waiting or not deadline_ns:
             return
         # The other scorers' requests are not known here, so this is the least that it may take.
-        ahead_ns = (self._queued + len(self._out)) * self._run_ns / self._workers
+        ahead_ns = (self._line.work_ns + self._out.work_ns) / self._workers
         if ahead_ns > deadline_ns - now_ns:
             raise TooLate(
-                f"{self._queued} requests wait for {self._workers} workers, which takes about "
+                f"{self._line.waiting} requests wait for {self._workers} workers, which takes about "
                 f"{ahead_ns / 1e6:.0f} ms; the answer would come after the deadline",
                 ahead_ns / 1e9,
             )
@@ -226,7 +165,7 @@ class ScriptClient:
         """The caller is gone: no reply any more. A run that began goes on. Harmless to a request that is done."""
         if request.done:
             return
-        self._leave(request)
+        self._withdraw(request)
         self._counts.cancelled += 1
         self._observer.cancelled(1)
         if request.is_taken:
@@ -237,11 +176,12 @@ class ScriptClient:
         """The worker ended: what it had taken fails, once all that it sent is read."""
         while self.read():
             pass
-        for request in [one for one in self._out.values() if one.worker == worker]:
-            self._forget(request)
-            self._observer.ran(1, 1, self._scheduler.now_ns() - request.taken_ns, True)
-            self._fail(request, ModelFailed("the worker process ended while it ran the scoring script"))
-        self._suspect_until = max(self._out, default=0)
+        for parcel in self._out.of(worker):
+            lost = self._out.drop(parcel)
+            self._observer.ran(len(lost), len(lost), self._scheduler.now_ns() - parcel.taken_ns, True)
+            for request in lost:
+                self._fail(request, ModelFailed("the worker process ended while it ran the scoring script"))
+        self._suspect_until = max(self._out.parcels, default=0)
         self._scheduler.call_at(self._scheduler.now_ns() + LOST_AFTER_NS, self._find_lost)
         self._pump()
         self._tidy()
@@ -258,6 +198,13 @@ class ScriptClient:
         self._workers = workers
         self._pump()
 
+    def adapt(self, spec: ScriptSpec) -> None:
+        """The pool is described so from now on: other workers, other limits; never another pool."""
+        before, self.spec = self.spec, spec
+        if spec.batching != before.batching:
+            self._line.set(spec.batching, self._line.requests())
+        self.resize(spec.workers)
+
     def observe(self, observer: Observer) -> None:
         """Tell this observer of what happens from now on, instead of the one before."""
         self._observer = observer
@@ -267,6 +214,8 @@ class ScriptClient:
         if self._lifecycle.state is State.READY:
             self._lifecycle.move(State.DRAINING, f"deployment {self.name!r} is draining; it takes no new requests")
         self._on_drained.append(on_drained)
+        self._line.hurry()
+        self._pump()
         self._tidy()
 
     def close(self, timeout_s: float = 0.0) -> bool:
@@ -277,10 +226,11 @@ class ScriptClient:
         self._lifecycle.move(State.CLOSED, f"deployment {self.name!r} is closed; it takes no new requests")
         self.detach()
         self._timeouts.close()
-        left = [*self._out.values(), *self._line]
-        self._out.clear()
-        self._line.clear()
-        self._queued = 0
+        if self._wake is not None:
+            self._wake.cancel()
+        left = [*self._out.close(), *self._held, *self._line.requests()]
+        self._held = []
+        self._line = Line(None)
         for request in left:
             if not request.done:
                 self._counts.closed += 1
@@ -291,24 +241,26 @@ class ScriptClient:
         return True
 
     def status(self) -> RuntimeStatus:
-        counts = self._counts
-        running = [one for one in self._out.values() if one.is_taken]
-        waiting = [one.submitted_ns for one in [*self._line, *self._out.values()] if not (one.done or one.is_taken)]
+        counts, line = self._counts, self._line
+        running = list(self._out.running())
+        held = [one for one in self._held if not one.done]
+        staged = [one for one in self._out.requests.values() if not (one.done or one.is_taken)]
+        waiting = [one.submitted_ns for one in [*line.requests(), *held, *staged]]
         now_ns = self._scheduler.now_ns()
         return RuntimeStatus(
             name=self.name,
             state=self._lifecycle.state.value,
             reason=self._lifecycle.reason,
-            batched=False,
+            batched=self.spec.batching is not None,
             dispatch="process",
-            rows_cap=1,
+            rows_cap=line.rows_cap,
             instances=self._workers,
             busy=min(len(running), self._workers),
-            queued_items=self._queued,
-            queued_rows=self._queued,
-            waiting_runs=self._queued,
+            queued_items=line.waiting + len(held),
+            queued_rows=line.waiting + len(held),
+            waiting_runs=line.runs + bool(held),
             oldest_wait_ns=now_ns - min(waiting) if waiting else 0,
-            in_flight_items=sum(not one.done for one in self._out.values()),
+            in_flight_items=sum(not one.done for one in self._out.requests.values()),
             longest_run_ns=max((now_ns - one.taken_ns for one in running), default=0),
             batches=counts.runs,
             accepted=counts.accepted,
@@ -321,10 +273,10 @@ class ScriptClient:
         )
 
     def __repr__(self) -> str:
-        busy = sum(one.is_taken for one in self._out.values())
+        busy = len(list(self._out.running()))
         return (
             f"<ScriptClient {self.name} {self._lifecycle.state.value} {busy}/{self._workers} busy, "
-            f"{self._queued} queued>"
+            f"{self._line.waiting} queued>"
         )
 
     # To the workers.
@@ -336,53 +288,72 @@ class ScriptClient:
         if 0 < request.deadline_ns <= now_ns:
             self._counts.refused += 1
             raise DeadlineExceeded("the deadline passed before the request could wait for a worker")
-        if self._queued >= self.spec.queue_items_max:
+        if self._line.waiting >= self.spec.queue_items_max:
             self._counts.refused += 1
             raise self._full()
 
     def _full(self) -> Overloaded:
         return Overloaded(
-            f"the queue is full: {self._queued} requests wait for a worker and at most "
+            f"the queue is full: {self._line.waiting} requests wait for a worker and at most "
             f"{self.spec.queue_items_max} may; try again later"
         )
 
-    def _pump(self) -> None:
-        """Hand over what waits, as far as a worker may be free for it."""
-        while self._queued and len(self._out) <= self._workers and not self._is_blocked:
-            request = self._line.popleft()
-            if not request.done:
-                self._hand_over(request)
-        while self._line and self._line[0].done:
-            self._line.popleft()
-        if len(self._line) > 2 * self._queued + _SLACK:
-            self._line = deque(one for one in self._line if not one.done)
+    def _ask(self) -> None:
+        """Hand over in the loop's next turn, so that requests that were read in one share a batch."""
+        if not self._is_due:
+            self._is_due = True
+            self._scheduler.call_soon(self._take_turn)
 
-    def _hand_over(self, request: ScriptRequest) -> None:
-        request.serial = next(self._serials)
+    def _take_turn(self) -> None:
+        self._is_due = False
+        self._pump()
+
+    def _pump(self, now_ns: int = 0) -> None:
+        """Hand over what waits, as far as a worker may be free for it."""
+        line = self._line
+        if not line.waiting and not self._held:
+            return
+        now_ns = now_ns or self._scheduler.now_ns()
+        while not self._is_blocked and self._lifecycle.state is not State.CLOSED:
+            requests = self._take_held() or line.next(self._out, self._workers, now_ns)
+            if not requests:
+                break
+            self._hand_over(requests)
+            if not line.waiting:
+                break
+        if line.wake_ns and self._wake is None:
+            # The oldest only gets younger, so a timer that is armed fires in time; at worst for one who has left.
+            self._wake = self._scheduler.call_at(line.wake_ns, partial(self._woken, line.wake_ns))
+        if line.has_late:
+            for request in line.take_late():
+                self._drop_early(request)
+
+    def _take_held(self) -> list[ScriptRequest]:
+        """What the kernel had no room for, without those that have left since."""
+        held, self._held = self._held, []
+        return [one for one in held if not one.done] if held else held
+
+    def _woken(self, when_ns: int) -> None:
+        self._wake = None
+        # A loop's timer may be some microseconds early; the time it was set for has come all the same.
+        self._pump(max(self._scheduler.now_ns(), when_ns))
+        self._tidy()
+
+    def _hand_over(self, requests: list[ScriptRequest]) -> None:
+        parcel = Parcel(next(self._serials), requests, self._line.run_ns(requests))
+        for request in requests:
+            request.serial = next(self._serials) if request.key == SHARED else parcel.serial
         try:
-            wire.send(
-                self._work,
-                wire.REQUEST,
-                request_id=request.serial,
-                scorer=self._scorer,
-                deadline_ns=request.due_ns,
-                head=_head(request),
-                body=request.body,
-            )
+            self._out.send(self._work, self._scorer, parcel)
         except BlockingIOError:
-            self._line.appendleft(request)
+            self._held = requests
             self._wait_for_room()
         except (OSError, ValueError) as error:
             log.error("%s: a request could not be handed to a worker: %s", self.name, error)
-            self._queued -= 1
-            request.is_sent = True
-            # Not in the caller's own call: it has not been told yet that the request was taken.
             text = f"the request could not be handed to a worker: {error}"
-            self._scheduler.call_soon(partial(self._fail, request, Unavailable(text)))
-        else:
-            self._queued -= 1
-            request.is_sent = True
-            self._out[request.serial] = request
+            for request in requests:
+                # Not in the caller's own call: it has not been told yet that the request was taken.
+                self._scheduler.call_soon(partial(self._fail, request, Unavailable(text)))
 
     def _wait_for_room(self) -> None:
         """The kernel holds as much as it may, of other scorers too."""
@@ -425,42 +396,54 @@ class ScriptClient:
         return False
 
     def _heard(self, frame: wire.Frame) -> None:
-        request = self._out.get(frame.request_id)
-        if request is None:
-            return
+        """`taken` and `ran` are about a parcel, the others about one request; what is not out is nobody's now."""
+        parcel = self._out.parcels.get(frame.request_id)
+        request = self._out.requests.get(frame.request_id)
         match frame.kind:
-            case wire.TAKEN:
-                self._taken(request, frame.worker)
-            case wire.ANSWER:
-                self._forget(request)
+            case wire.TAKEN if parcel is not None:
+                self._taken(parcel, frame.worker)
+            case wire.RAN if parcel is not None:
+                self._ran(parcel, frame.head)
+            case wire.ANSWER if request is not None:
+                self._out.forget(request)
                 self._answered(request, frame)
-            case wire.EXPIRED:
-                self._forget(request)
+            case wire.EXPIRED if request is not None:
+                self._out.forget(request)
                 if not request.done:
                     self._expire(request, self._scheduler.now_ns())
 
-    def _taken(self, request: ScriptRequest, worker: int) -> None:
-        request.worker = worker
-        request.taken_ns = self._scheduler.now_ns()
-        self._announced = max(self._announced, request.serial)
-        if request.done:
-            self._watch(request)
+    def _taken(self, parcel: Parcel, worker: int) -> None:
+        self._out.take(parcel, worker, self._scheduler.now_ns())
+        for request in parcel.requests:
+            if request.done and request.parcel is parcel:
+                self._watch(request)
+
+    def _ran(self, parcel: Parcel, head: Mapping[str, Any]) -> None:
+        """A call of run_batch() for some requests of a parcel; their answers follow."""
+        told = _run(head, len(parcel.requests))
+        if told is not None:
+            self._count_run(SHARED, *told)
+
+    def _count_run(self, key: str, rows: int, run_ns: int, failed: bool) -> None:
+        self._counts.runs += 1
+        self._observer.ran(rows, rows, run_ns, failed)
+        # A batch that failed did not do the work of so many; each of them is run again.
+        if run_ns and not (failed and rows > 1):
+            self._line.learn(key, rows, run_ns)
 
     def _answered(self, request: ScriptRequest, frame: wire.Frame) -> None:
         answer = _answer(frame)
-        self._counts.runs += 1
-        failed = answer is None or answer.failed
-        run_ns = int(answer.run_ms * 1e6) if answer is not None else 0
-        self._run_ns += (run_ns - self._run_ns) / _PACE if self._run_ns else run_ns
-        self._observer.ran(1, 1, run_ns, failed)
+        if request.key == ALONE:
+            run_ns = int(answer.run_ms * 1e6) if answer is not None else 0
+            self._count_run(ALONE, 1, run_ns, answer is None or answer.failed)
         if request.done:
             return
         if answer is None:
             self._fail(request, ModelFailed("the worker's answer cannot be read"))
             return
         request.answer = answer
-        self._counts.failed += failed
-        self._counts.succeeded += not failed
+        self._counts.failed += answer.failed
+        self._counts.succeeded += not answer.failed
         self._finish(request, None)
 
     # Ends.
@@ -471,13 +454,21 @@ class ScriptClient:
             if request.deadline_ns:
                 self._timeouts.add(request.deadline_ns, request)
             return
-        if not request.is_sent:
-            self._queued -= 1
+        self._withdraw(request)
         self._expire(request, now_ns)
         if request.is_taken:
             self._watch(request)
         self._pump()
         self._tidy()
+
+    def _drop_early(self, request: ScriptRequest) -> None:
+        self._counts.expired += 1
+        self._observer.expired(1)
+        ahead_s = (self._line.work_ns + self._out.work_ns) / self._workers / 1e9
+        text = (
+            "the request was not run, as it would have ended after its deadline; try again later, or allow more time"
+        )
+        self._finish(request, TooLate(text, ahead_s))
 
     def _expire(self, request: ScriptRequest, now_ns: int) -> None:
         self._counts.expired += 1
@@ -502,21 +493,21 @@ class ScriptClient:
         request.finished_ns = self._scheduler.now_ns()
         request.reply(request)
 
-    def _leave(self, request: ScriptRequest) -> None:
+    def _withdraw(self, request: ScriptRequest) -> None:
         request.done = True
-        if not request.is_sent:
-            self._queued -= 1
-
-    def _forget(self, request: ScriptRequest) -> None:
-        """Neither the kernel nor a worker has it any more."""
-        self._announced = max(self._announced, request.serial)
-        del self._out[request.serial]
+        if not request.taken:
+            self._line.discard(request)
 
     def _tidy(self) -> None:
-        if self._on_drained and self._queued == 0 and all(one.done for one in self._out.values()):
+        if self._on_drained and not self._line.waiting and all(one.done for one in self._alive()):
             told, self._on_drained = self._on_drained, []
             for on_drained in told:
                 self._scheduler.call_soon(on_drained)
+
+    def _alive(self) -> Iterator[ScriptRequest]:
+        """Who left the line, and may still want a reply."""
+        yield from self._held
+        yield from self._out.requests.values()
 
     # Workers that hang, and what a dead one took with it.
 
@@ -526,8 +517,8 @@ class ScriptClient:
             self._scheduler.call_at(request.deadline_ns + RECYCLE_AFTER_NS, partial(self._report, request))
 
     def _report(self, request: ScriptRequest) -> None:
-        if request.serial in self._out:
-            self._recycle(self.spec.pool, request.worker, request.serial)
+        if request.parcel is not None:
+            self._recycle(self.spec.pool, request.worker, request.parcel.serial)
 
     def _find_lost(self) -> None:
         """Fail what a dead worker had taken but not announced: it is not in the kernel, and nobody has it.
@@ -536,34 +527,27 @@ class ScriptClient:
         """
         if self._lifecycle.state is State.CLOSED:
             return
-        suspects = [one for one in self._out.values() if not one.is_taken and one.serial <= self._suspect_until]
+        parcels = self._out.parcels
+        suspects = [one for one in parcels.values() if not one.is_taken and one.serial <= self._suspect_until]
         is_empty = _unread_bytes(self._work) == 0
-        for request in suspects:
-            if is_empty or request.serial < self._announced:
-                del self._out[request.serial]
-                self._fail(request, ModelFailed("the worker process ended as it took the request"))
-        if any(one.serial in self._out for one in suspects):
+        for parcel in suspects:
+            if parcel.serial in parcels and (is_empty or parcel.serial < self._out.announced):
+                for request in self._out.drop(parcel):
+                    self._fail(request, ModelFailed("the worker process ended as it took the request"))
+        if any(one.serial in parcels for one in suspects):
             self._scheduler.call_at(self._scheduler.now_ns() + LOST_AFTER_NS, self._find_lost)
         self._pump()
         self._tidy()
 
 
-def _sooner(deadline_ns: int, start_by_ns: int) -> int:
-    if deadline_ns and start_by_ns:
-        return min(deadline_ns, start_by_ns)
-    return deadline_ns or start_by_ns
-
-
-def _head(request: ScriptRequest) -> dict[str, object]:
-    """`deadline_ns` is when the run must have ended; the frame's own, when it must have begun."""
-    return {
-        "method": request.method,
-        "target": request.target,
-        "headers": request.headers,
-        "request_id": request.request_id,
-        "client_request_id": request.client_request_id,
-        "deadline_ns": request.deadline_ns,
-    }
+def _run(head: Mapping[str, Any], requests: int) -> tuple[int, int, bool] | None:
+    """How many requests a run had, its time, and whether it failed; None for what no worker of ours writes."""
+    rows, run_ms = head.get("rows"), head.get("ms")
+    if not isinstance(rows, int) or not isinstance(run_ms, int | float):
+        return None
+    if not (1 <= rows <= requests and 0.0 <= run_ms < 1e12):
+        return None
+    return rows, int(run_ms * 1e6), head.get("failed") is True
 
 
 def _answer(frame: wire.Frame) -> ScriptAnswer | None:

@@ -84,7 +84,7 @@ class Rig:
 
 
 def batch_of(*values: float) -> Batch:
-    queue = Queue(items_max=100, rows_max=100)
+    queue: Queue[WorkItem] = Queue(items_max=100, rows_max=100)
     for value in values:
         queue.put(
             WorkItem(

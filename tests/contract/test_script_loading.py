@@ -20,7 +20,16 @@ from gateway.dataplane.prepare import Preparer
 from gateway.seats import SeatTable
 from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, SnapshotSpec
 from gateway.telemetry.record import ScorerRecord
-from runtimes import LoadFailed, LoopScheduler, ModelFailed, RuntimeSpec, ScriptRequest, ScriptSpec, now_ns
+from runtimes import (
+    BatchLimits,
+    LoadFailed,
+    LoopScheduler,
+    ModelFailed,
+    RuntimeSpec,
+    ScriptRequest,
+    ScriptSpec,
+    now_ns,
+)
 from tests.support.scripts import Workers, echo
 from tests.support.wire import run
 
@@ -152,6 +161,29 @@ def test_a_pool_that_stays_keeps_its_client_whatever_else_changes() -> None:
             await one.serve(deployment("p1", workers=4))
             assert one.served().live is before
             assert before.runtime.instances == 4
+            assert one.asked == ["p1"]
+
+    run(main())
+
+
+def test_other_limits_of_batches_are_told_to_the_same_client() -> None:
+    async def main() -> None:
+        async with world() as one:
+            plain = deployment("p1")
+            await one.serve(plain)
+            scripts = one.served().live.scripts
+            assert scripts is not None
+            assert plain.script is not None
+            limits = BatchLimits(batch_rows_max=5)
+            batched = replace(plain, script=replace(plain.script, batching=limits, batching_reason="for a test"))
+            prepared = await one.serve(batched)
+            assert one.served().live.scripts is scripts
+            learned = prepared.learned[NAME]
+            assert (learned.batched, learned.rows_max, learned.reason) == (True, 5, "for a test")
+            status = scripts.status()
+            assert (status.batched, status.rows_cap, scripts.spec.queue_items_max) == (True, 5, 5)
+            await one.serve(plain)
+            assert (await submit(one.served())).answer is not None
             assert one.asked == ["p1"]
 
     run(main())

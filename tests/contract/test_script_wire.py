@@ -41,7 +41,7 @@ def memory_file(content: bytes, *, sealed: bool) -> int:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(
-    kind=st.integers(1, 4),
+    kind=st.integers(1, 6),
     numbers=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
     deadline_ns=st.integers(-(2**63), 2**63 - 1),
     head=st.dictionaries(st.text(max_size=5), st.text(max_size=20) | st.integers() | st.lists(st.text(max_size=3))),

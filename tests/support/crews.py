@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from gateway.crew import Crew, CrewSpec
-from runtimes import LoopScheduler, NullObserver, ScriptClient, ScriptRequest, ScriptSpec, now_ns
+from runtimes import (
+    BatchLimits,
+    LoopScheduler,
+    NullObserver,
+    Observer,
+    ScriptClient,
+    ScriptRequest,
+    ScriptSpec,
+    now_ns,
+)
 
 ECHO = """
 import json, os
@@ -100,16 +109,18 @@ class Pool:
         return [worker.pid for worker in self.crew.status().workers]
 
 
-def client_of(crew: Crew, scorer: int) -> ScriptClient:
+def client_of(
+    crew: Crew, scorer: int, batching: BatchLimits | None = None, observer: Observer | None = None
+) -> ScriptClient:
     work, replies = (socket.socket(fileno=os.dup(fd)) for fd in crew.sockets(scorer))
     loop = asyncio.get_running_loop()
     client = ScriptClient(
-        spec=ScriptSpec(pool=crew.spec.pool, workers=crew.spec.workers),
+        spec=ScriptSpec(pool=crew.spec.pool, workers=crew.spec.workers, batching=batching),
         scorer=scorer,
         work=work,
         replies=replies,
         scheduler=LoopScheduler(loop),
-        observer=NullObserver(),
+        observer=observer or NullObserver(),
         recycle=lambda _, worker, serial: _keep(loop.create_task(crew.recycle(worker, serial))),
     )
     client.attach(loop)
@@ -122,7 +133,9 @@ def _keep(task: asyncio.Task[None]) -> None:
 
 
 @asynccontextmanager
-async def pool(spec: CrewSpec, scorers: int = 1) -> AsyncIterator[Pool]:
+async def pool(
+    spec: CrewSpec, scorers: int = 1, batching: BatchLimits | None = None, observer: Observer | None = None
+) -> AsyncIterator[Pool]:
     gone: list[int] = []
     clients: list[ScriptClient] = []
 
@@ -134,7 +147,7 @@ async def pool(spec: CrewSpec, scorers: int = 1) -> AsyncIterator[Pool]:
     crew = Crew(spec, on_gone)
     try:
         await crew.start(scorers)
-        clients += [client_of(crew, scorer) for scorer in range(scorers)]
+        clients += [client_of(crew, scorer, batching, observer) for scorer in range(scorers)]
         yield Pool(crew, clients, gone)
     finally:
         for client in clients:

@@ -21,6 +21,7 @@ class FakeCrews:
         self.stopped: list[tuple[str, float]] = []
         self.failing: CrewFailed | None = None
         self.swagger: dict[str, str] = {}
+        self.batches = False
         self.may_start = asyncio.Event()
         self.may_start.set()
         self.may_stop = asyncio.Event()
@@ -33,7 +34,7 @@ class FakeCrews:
         assert spec.pool not in self.running
         self.running[spec.pool] = spec
         self.workers[spec.pool] = spec.workers
-        return Ready(swagger=self.swagger)
+        return Ready(swagger=self.swagger, batches=self.batches)
 
     async def resize(self, pool: str, workers: int) -> None:
         if self.failing is not None:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from runtimes.script.worker_lib.igw_worker import wire
+from runtimes.script.worker_lib.igw_worker.parcel import Part, pack
 
 WORKER_LIB = Path(wire.__file__).parent.parent
 _COMMAND = "import sys; sys.path.insert(0, {!r}); from igw_worker.main import main; main()"
@@ -54,6 +55,7 @@ class Worker:
         environment: Mapping[str, str] | None = None,
         pool: Worker | None = None,
         python: str = sys.executable,
+        pass_fds: Sequence[int] = (),
         **config: Any,
     ) -> None:
         self.number = number
@@ -89,7 +91,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[end.fileno() for end in ends],
+                pass_fds=[*(end.fileno() for end in ends), *pass_fds],
             )
         control_end.close()
         self._events = self.control.makefile("rb")
@@ -119,6 +121,9 @@ class Worker:
         wire.send(
             self.work, wire.REQUEST, request_id=request_id, deadline_ns=deadline_ns, head=head(**what), body=body
         )
+
+    def ask_parcel(self, *parts: Part, request_id: int = 1) -> None:
+        wire.send(self.work, wire.PARCEL, request_id=request_id, body=pack(parts))
 
     def next(self) -> wire.Frame:
         assert select.select([self.replies], [], [], PATIENCE_S)[0], f"no reply; log:\n{self.logged()}"

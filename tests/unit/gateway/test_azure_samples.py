@@ -48,7 +48,7 @@ def test_what_exists_here_is_accepted_unchanged(what: str) -> None:
         ("no public egress", ["egress_public_network_access"]),
         (
             "scoring script with registered code and a curated environment, variables, probes, egress, batching",
-            ["gateway.batching", "egress_public_network_access"],
+            ["gateway.batching.max_rows", "egress_public_network_access"],
         ),
         (
             "custom logging without a script",

@@ -57,7 +57,7 @@ def item(value: float, deadline_ns: int = 0) -> WorkItem:
 
 
 def batch_of(*items: WorkItem) -> Batch:
-    queue = Queue(items_max=100, rows_max=100)
+    queue: Queue[WorkItem] = Queue(items_max=100, rows_max=100)
     for one in items:
         queue.put(one)
     batch = Batch(None, 100)

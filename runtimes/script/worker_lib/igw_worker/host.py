@@ -12,7 +12,7 @@ import re
 import signal
 import time
 from types import FrameType
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from .forms import INTERNAL, Answer, Body, Refused, answer_of, refusal
 from .script import UserScript, trace_of
@@ -36,6 +36,29 @@ class Leave(Exception):
         super().__init__(f"the scoring script ended its process with code {code}")
         self.answer = answer
         self.code = code
+
+
+class Outcome:
+    """What became of a call: `value`, or `failure`, which the caller is told, and what kind of `error` it was.
+
+    `exit_code`: the script wants its process to end with it.
+    """
+
+    __slots__ = ("error", "exit_code", "failure", "run_ms", "value")
+
+    def __init__(
+        self,
+        run_ms: float,
+        value: Any = None,
+        failure: str = "",
+        error: Optional[type] = None,
+        exit_code: Optional[int] = None,
+    ) -> None:
+        self.run_ms = run_ms
+        self.value = value
+        self.failure = failure
+        self.error = error
+        self.exit_code = exit_code
 
 
 class ScoringTimer:
@@ -83,13 +106,56 @@ class ScriptHost:
 
     def handle(self, head: Mapping[str, Any], body: Body) -> Answer:
         """The answer to one request; raises Leave only."""
-        request = AMLRequest(head["method"], head["target"], head["headers"], body)
+        request = request_of(head, body)
+        arguments = self.arguments(request, body)
+        if isinstance(arguments, Answer):
+            return self.completed(request, arguments)
+        outcome = self.attempt(self._script.run, arguments)
+        answer = self.completed(request, self.answer(outcome, outcome.value))
+        if outcome.exit_code is not None:
+            raise Leave(answer, outcome.exit_code)
+        return answer
+
+    def arguments(self, request: AMLRequest, body: Body) -> Union[Answer, Dict[str, Any]]:
+        """What run() is given, by name; or the answer to what it is not called for."""
+        refused = self._refused_at_sight(request)
+        if refused is not None:
+            return refused
         try:
-            answer = self._refused_at_sight(request) or self._run(request, body)
-        except Leave as leave:
-            self._add_headers(request, leave.answer)
-            raise
-        self._add_headers(request, answer)
+            return self._script.form.arguments(request, body)
+        except Refused as exc:
+            return refusal(exc.status, exc.message)
+        except Exception as exc:  # noqa: BLE001 -- what no rule foresaw is the request's fault, not the worker's end
+            self.log_failure(exc)
+            return refusal(400, "The request could not be read.")
+
+    def attempt(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Outcome:
+        """Call a function of the script's; its failure is in the log."""
+        started = time.perf_counter()
+        try:
+            with self._timer:
+                value = function(**arguments)
+            return Outcome((time.perf_counter() - started) * 1000, value)
+        except BaseException as exc:  # noqa: BLE001 -- a script may raise anything
+            run_ms = (time.perf_counter() - started) * 1000
+            self.log_failure(exc)
+            if isinstance(exc, ScoringTimeout):
+                return Outcome(run_ms, None, f"Scoring timeout after {self._timer.timeout_ms} ms", type(exc))
+            code = _exit_code(exc) if isinstance(exc, (SystemExit, KeyboardInterrupt)) else None
+            return Outcome(run_ms, None, FAILED_RUN, type(exc), code)
+
+    def answer(self, outcome: Outcome, value: Any) -> Answer:
+        """The answer with this value, which is the call's or a part of it; or with the call's failure."""
+        if outcome.failure:
+            return refusal(500, outcome.failure, failed=True, run_ms=outcome.run_ms)
+        return self._answer(value, outcome.run_ms)
+
+    def completed(self, request: AMLRequest, answer: Answer) -> Answer:
+        """With the headers that every answer has."""
+        if self._server_version:
+            answer.headers.append(("x-ms-server-version", self._server_version))
+        if self._cors_origins:
+            answer.headers += self._cors(request)
         return answer
 
     def log_access(self, head: Mapping[str, Any], answer: Answer, taken_ms: float) -> None:
@@ -105,34 +171,6 @@ class ScriptHost:
             return Answer(200, b"") if self._cors_origins else refusal(405, "Method not allowed")
         return None
 
-    def _run(self, request: AMLRequest, body: Body) -> Answer:
-        try:
-            arguments = self._script.form.arguments(request, body)
-        except Refused as refused:
-            return refusal(refused.status, refused.message)
-        except Exception as exc:  # noqa: BLE001 -- what no rule foresaw is the request's fault, not the worker's end
-            self._log_failure(exc)
-            return refusal(400, "The request could not be read.")
-        started = time.perf_counter()
-        try:
-            with self._timer:
-                value = self._script.run(**arguments)
-            run_ms = (time.perf_counter() - started) * 1000
-        except ScoringTimeout as exc:
-            self._log_failure(exc)
-            return self._failed(f"Scoring timeout after {self._timer.timeout_ms} ms", started)
-        except (SystemExit, KeyboardInterrupt) as exc:
-            self._log_failure(exc)
-            code = exc.code if isinstance(exc, SystemExit) and isinstance(exc.code, int) else 1
-            raise Leave(self._failed(FAILED_RUN, started), code) from exc
-        except BaseException as exc:  # noqa: BLE001 -- a script may raise anything
-            self._log_failure(exc)
-            return self._failed(FAILED_RUN, started)
-        return self._answer(value, run_ms)
-
-    def _failed(self, message: str, started: float) -> Answer:
-        return refusal(500, message, failed=True, run_ms=(time.perf_counter() - started) * 1000)
-
     def _answer(self, value: Any, run_ms: float) -> Answer:
         try:
             answer = answer_of(value, run_ms)
@@ -145,14 +183,8 @@ class ScriptHost:
             return refusal(500, message, failed=True, run_ms=run_ms)
         return answer
 
-    def _log_failure(self, exc: BaseException) -> None:
+    def log_failure(self, exc: BaseException) -> None:
         self._logger.error("Encountered Exception: %s", trace_of(exc))
-
-    def _add_headers(self, request: AMLRequest, answer: Answer) -> None:
-        if self._server_version:
-            answer.headers.append(("x-ms-server-version", self._server_version))
-        if self._cors_origins:
-            answer.headers += self._cors(request)
 
     def _cors(self, request: AMLRequest) -> List[Tuple[str, str]]:
         origin = request.headers.get("origin", "")
@@ -166,6 +198,14 @@ class ScriptHost:
             if wanted:
                 lines.append(("access-control-allow-headers", wanted))
         return lines
+
+
+def request_of(head: Mapping[str, Any], body: Body) -> AMLRequest:
+    return AMLRequest(head["method"], head["target"], head["headers"], body)
+
+
+def _exit_code(exc: BaseException) -> int:
+    return exc.code if isinstance(exc, SystemExit) and isinstance(exc.code, int) else 1
 
 
 def _matches(entry: str, origin: str) -> bool:

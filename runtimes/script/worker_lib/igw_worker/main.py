@@ -2,7 +2,7 @@
 
 Why: this is all that a crew starts. Requests come from a socket that all workers of the pool read; who reads one
 first says so, runs it, answers on the socket of the scorer that asked. Nothing else runs meanwhile, so a script sees
-one request at a time.
+one request at a time, or one batch where it has run_batch().
 Units: *_ns monotonic nanoseconds, the same in all processes.
 Ends: code 0 after "stop", SIGTERM or the supervisor's end, once the request that runs is answered; code 3 when the
 script cannot serve; the script's own code when it calls sys.exit(). A worker whose supervisor is gone while it runs
@@ -21,13 +21,17 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, List, Optional
 
 from . import logs, state, swagger, wire
+from .batch import Batches
 from .forms import Answer, refusal
 from .host import Leave, ScriptHost, event_line, head_of, origins_of, timeout_of
+from .parcel import unpack
+from .round import Round
 from .script import StartFailed, UserScript, load, log_model_folder
 from .shims import finder
 
@@ -132,11 +136,20 @@ def _command(line: bytes) -> Any:
 class Worker:
     """Takes requests and answers them, until it is told to end."""
 
-    def __init__(self, config: Config, host: ScriptHost, prints: logs.Prints, ending: Ending) -> None:
+    def __init__(
+        self,
+        config: Config,
+        host: ScriptHost,
+        prints: logs.Prints,
+        ending: Ending,
+        batches: Optional[Batches] = None,
+    ) -> None:
+        """`batches`: for a script that takes many requests at once."""
         self._config = config
         self._host = host
         self._prints = prints
         self._ending = ending
+        self._batches = batches
         self._logger = logging.getLogger("azmlinfsrv")
 
     def serve(self) -> int:
@@ -167,9 +180,12 @@ class Worker:
 
     def _serve_one(self, frame: wire.Frame) -> Optional[int]:
         """An exit code where the script wants to end."""
-        if frame.kind != wire.REQUEST or frame.scorer >= len(self._config.replies):
+        kinds = (wire.REQUEST, wire.PARCEL) if self._batches is not None else (wire.REQUEST,)
+        if frame.kind not in kinds or frame.scorer >= len(self._config.replies):
             self._logger.error("Dropped %r: it is no request of a scorer that this worker knows", frame)
             return None
+        if frame.kind == wire.PARCEL:
+            return self._serve_parcel(frame)
         if frame.deadline_ns and time.monotonic_ns() >= frame.deadline_ns:
             self._reply(frame, wire.EXPIRED)
             return None
@@ -187,8 +203,33 @@ class Worker:
         self._prints.flush()
         return code
 
-    def _note(self, frame: Optional[wire.Frame]) -> None:
-        """What runs now. Its head has the deadline of the answer, the frame itself that of its beginning."""
+    def _serve_parcel(self, frame: wire.Frame) -> Optional[int]:
+        """An exit code where the script wants to end. What is too late in it is not run."""
+        try:
+            parts = unpack(frame.body)
+        except wire.BadFrame as exc:
+            self._logger.error("Dropped what came on the work socket: %s", exc)
+            return None
+        told = Round(
+            self._host,
+            note=partial(self._note, frame),
+            reply=partial(self._reply, frame),
+            answer=partial(self._answer, frame),
+        )
+        live = told.live(parts)
+        if not live:
+            return None
+        # Those that were too late have been told so before: nobody took them.
+        self._reply(frame, wire.TAKEN)
+        assert self._batches is not None
+        code = self._batches.serve(live, told)
+        self._note(None)
+        self._prints.flush()
+        return code
+
+    def _note(self, frame: Optional[wire.Frame], deadline_ns: Optional[int] = None) -> None:
+        """What runs now, and until when. A request's head has the deadline of the answer, its frame that of its
+        beginning."""
         descriptor, offset = self._config.state, self._config.state_at
         if descriptor < 0:
             return
@@ -196,19 +237,28 @@ class Worker:
             if frame is None:
                 state.clear(descriptor, offset)
             else:
-                deadline_ns = int(frame.head.get("deadline_ns") or frame.deadline_ns)
+                if deadline_ns is None:
+                    deadline_ns = int(frame.head.get("deadline_ns") or frame.deadline_ns)
                 state.note(descriptor, offset, frame.request_id, deadline_ns, frame.scorer)
 
-    def _answer(self, frame: wire.Frame, answer: Answer) -> None:
+    def _answer(self, frame: wire.Frame, answer: Answer, request_id: int = 0) -> None:
         try:
-            self._reply(frame, wire.ANSWER, head_of(answer), answer.body)
+            self._reply(frame, wire.ANSWER, head_of(answer), answer.body, request_id)
         except (OSError, ValueError, MemoryError) as exc:
             # Too many or too long headers, or no memory for the body: that much can be told.
             self._logger.error("The answer of run() cannot be handed over: %s", exc)
             told = refusal(500, "The result of the scoring script could not be handed over.", failed=True)
-            self._reply(frame, wire.ANSWER, head_of(told), told.body)
+            self._reply(frame, wire.ANSWER, head_of(told), told.body, request_id)
 
-    def _reply(self, frame: wire.Frame, kind: int, head: Optional[Dict[str, Any]] = None, body: bytes = b"") -> None:
+    def _reply(
+        self,
+        frame: wire.Frame,
+        kind: int,
+        head: Optional[Dict[str, Any]] = None,
+        body: bytes = b"",
+        request_id: int = 0,
+    ) -> None:
+        """About the frame, or about one request of it."""
         replies = self._config.replies[frame.scorer]
         until = time.monotonic() + _REPLY_S
         while True:
@@ -216,7 +266,7 @@ class Worker:
                 wire.send(
                     replies,
                     kind,
-                    request_id=frame.request_id,
+                    request_id=request_id or frame.request_id,
                     worker=self._config.worker,
                     scorer=frame.scorer,
                     head=head,
@@ -277,15 +327,19 @@ def _start(config: Config) -> Worker:
         cors_origins=origins_of(os.environ.get("AML_CORS_ORIGINS", "")),
     )
     documents = swagger.documents(config.code_dir, script.run, script.schemas, os.environ)
-    config.control.sendall(event_line({"event": "ready", "pid": os.getpid(), "swagger": documents}))
+    batches = None if script.batch is None else Batches(script.batch, host)
+    event = {"event": "ready", "pid": os.getpid(), "swagger": documents, "batches": batches is not None}
+    config.control.sendall(event_line(event))
     logging.getLogger("azmlinfsrv").info("Worker with pid %d ready for serving traffic", os.getpid())
-    return Worker(config, host, prints, ending)
+    return Worker(config, host, prints, ending, batches)
 
 
 def _ready_script(config: Config) -> UserScript:
     logger = logging.getLogger("azmlinfsrv.user_script")
     script = load(config.code_dir, config.scoring_script)
-    logger.info("Found user script at %s, run() takes %s", config.scoring_script or config.code_dir, script.form.kind)
+    batches = "" if script.batch is None else ", run_batch() many at once"
+    found = config.scoring_script or config.code_dir
+    logger.info("Found user script at %s, run() takes %s%s", found, script.form.kind, batches)
     logger.info("Invoking user's init function")
     script.init()
     logger.info("User's init has completed successfully")

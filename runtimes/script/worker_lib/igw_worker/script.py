@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Iterator, Optional, Union
 
+from .batch_form import BatchForm
 from .forms import Form, Unfit
 from .pyfunc.model import MlflowModel
 from .shims.aml_request import RawHttp
@@ -52,28 +53,44 @@ def _cause(exc: BaseException) -> str:
 
 
 class UserScript:
-    """A script that has been imported; `init` and `run` are its own, `form` is how run() is called. `schemas` is
-    inference_schema's module where run() is decorated, or whatever else knows what run() takes and gives."""
+    """A script that has been imported; `init` and `run` are its own, `form` is how run() is called.
+
+    `batch` is how its run_batch() is called, None where it has none. Where it has no run(), `run` is that with one.
+    `schemas` is inference_schema's module where run() is decorated, or what else knows what run() takes and gives.
+    """
 
     def __init__(self, name: str, module: Union[ModuleType, MlflowModel]) -> None:
         self.name = name
         self.called = f"the scoring script '{name}'" if name else "the MLflow model"
-        for function in ("init", "run"):
-            if not callable(getattr(module, function, None)):
-                message = f"{self.called} has no function {function}(); it needs init() and run(...)"
-                raise StartFailed("UserScriptFunctionNotFound", message)
-        self._init: Callable[[], Any] = module.init
         # A generated script may stand before the real one; its run() only forwards, and not always rightly.
         driven = getattr(module, "driver_module", None)
         has_driver = isinstance(driven, ModuleType) and callable(getattr(driven, "run", None))
-        self.run: Callable[..., Any] = driven.run if has_driver else module.run  # type: ignore[union-attr]
-        is_ours = isinstance(module, MlflowModel)
-        has_schema = _has_schema(self.run)
+        scoring: Any = driven if has_driver else module
+        init, run = _function(module, "init"), _function(scoring, "run")
+        batch = _function(scoring, "run_batch")
+        try:
+            self.batch = None if batch is None else BatchForm(batch)
+        except (Unfit, TypeError, ValueError) as exc:
+            raise self._unfit(exc) from exc
+        if run is None and self.batch is not None:
+            run = self.batch.alone
+        if init is None or run is None:
+            missing = "init" if init is None else "run"
+            message = f"{self.called} has no function {missing}(); it needs init() and run(...)"
+            raise StartFailed("UserScriptFunctionNotFound", message)
+        self._init = init
+        self.run = run
+        is_ours, has_schema = isinstance(module, MlflowModel), _has_schema(run)
         self.schemas: Any = module if is_ours else schema_module() if has_schema else None
         try:
-            self.form = Form(self.run, is_raw=RawHttp.wanted or is_ours, has_schema=has_schema)
+            self.form = Form(run, is_raw=RawHttp.wanted or is_ours, has_schema=has_schema)
+            if self.batch is not None:
+                self.batch.check_beside(self.form)
         except (Unfit, TypeError, ValueError) as exc:
-            raise StartFailed("BadArgument", f"{self.called} cannot be called: {exc}") from exc
+            raise self._unfit(exc) from exc
+
+    def _unfit(self, exc: Exception) -> StartFailed:
+        return StartFailed("BadArgument", f"{self.called} cannot be called: {exc}")
 
     def __repr__(self) -> str:
         return f"<UserScript {self.name} {self.form!r}>"
@@ -111,6 +128,11 @@ def load(code_dir: str, name: str) -> UserScript:
         message = f"the scoring script '{name}' cannot be imported: {_cause(exc)}"
         raise StartFailed("UserScriptImportError", message, exc) from exc
     return UserScript(name, module)
+
+
+def _function(module: Any, name: str) -> Optional[Callable[..., Any]]:
+    found = getattr(module, name, None)
+    return found if callable(found) else None
 
 
 def schema_module() -> Any:

@@ -19,7 +19,9 @@ import socket
 import struct
 from typing import Any, Dict, List, Optional, Union
 
-REQUEST, TAKEN, ANSWER, EXPIRED = 1, 2, 3, 4
+# A PARCEL is many requests in one frame (parcel.py); RAN: a run of some of them has ended.
+REQUEST, TAKEN, ANSWER, EXPIRED, PARCEL, RAN = 1, 2, 3, 4, 5, 6
+_NAMES = ("", "REQUEST", "TAKEN", "ANSWER", "EXPIRED", "PARCEL", "RAN")
 INLINE_BYTES = 16 * 1024
 # A request's head and target are bounded by the listener at 24 KiB together; JSON at most doubles them.
 HEAD_BYTES_MAX = 64 * 1024
@@ -66,7 +68,7 @@ class Frame:
         self.body = body
 
     def __repr__(self) -> str:
-        name = {REQUEST: "REQUEST", TAKEN: "TAKEN", ANSWER: "ANSWER", EXPIRED: "EXPIRED"}[self.kind]
+        name = _NAMES[self.kind]
         where = f"scorer {self.scorer}, worker {self.worker}"
         return f"<Frame {name} {self.request_id}, {where}, {len(self.body)} bytes>"
 
@@ -142,8 +144,8 @@ def _parse(datagram: bytes, descriptors: List[int]) -> Frame:
     if len(datagram) < _HEADER.size:
         raise BadFrame(f"a frame of {len(datagram)} bytes; its header alone has {_HEADER.size}")
     kind, version, flags, head_size, size, request_id, worker, scorer, deadline_ns = _HEADER.unpack_from(datagram)
-    if version != _VERSION or not REQUEST <= kind <= EXPIRED:
-        raise BadFrame(f"a frame of version {version} and kind {kind}; version {_VERSION} and kinds 1 to 4 are known")
+    if version != _VERSION or not 0 < kind < len(_NAMES):
+        raise BadFrame(f"a frame of version {version} and kind {kind}; version {_VERSION} and kinds 1 to 6 are known")
     in_file = bool(flags & _IN_MEMORY_FILE)
     body_at = _HEADER.size + head_size
     if len(datagram) != body_at + (0 if in_file else size):

@@ -21,7 +21,7 @@ from gateway.crew import CrewFailed
 from gateway.environments import EnvironmentRefused
 from gateway.liveness import Probe
 from gateway.resources import AssetTree, Deployment, Script, ScriptEnvironment
-from runtimes import ScriptSpec
+from runtimes import BatchingSpec, BatchLimits, ScriptSpec
 from tests.support.fake_crews import FakeCrews, FakeEnvironments
 
 NAME = "digits/blue"
@@ -92,7 +92,8 @@ class World:
             "scoring_script": "score.py",
             "environment": ScriptEnvironment(reference="env"),
         }
-        of_deployment = {key: changes.pop(key) for key in ("instance_count", "request_timeout_ms") if key in changes}
+        own = ("instance_count", "request_timeout_ms", "batching")
+        of_deployment = {key: changes.pop(key) for key in own if key in changes}
         return Deployment(name="blue", endpoint_name="digits", script=Script(**(given | changes)), **of_deployment)
 
     def ensure(self, deployment: Deployment, name: str = NAME) -> ScriptSpec:
@@ -259,6 +260,20 @@ def test_another_number_of_instances_changes_the_same_crew(world: World) -> None
     assert world.refusal(world.deployment(instance_count=4)).code == "UserScriptInitFailed"
     world.crews.failing = None
     assert world.ensure(world.deployment(instance_count=3)).workers == 3
+
+
+def test_a_script_that_batches_is_known_with_its_limits_which_change_no_process(world: World) -> None:
+    world.crews.batches = True
+    pool = world.serve(world.deployment())
+    found = world.ensure(world.deployment())
+    assert found.batching == BatchLimits()
+    assert found.batching_reason.startswith("batched by run_batch(), at most 64 rows: the default")
+    given = BatchingSpec(limits=BatchLimits(batch_rows_max=5, rows_learned=False, queue_items_max=7))
+    changed = world.ensure(world.deployment(batching=given, instance_count=2))
+    assert (changed.pool, changed.workers, changed.queue_items_max) == (pool, 2, 7)
+    assert changed.batching is not None
+    assert changed.batching.batch_rows_max == 5
+    assert list(world.crews.running) == [pool]
 
 
 def test_an_old_crew_ends_after_the_longest_timeout_that_its_requests_had(world: World) -> None:

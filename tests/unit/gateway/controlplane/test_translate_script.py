@@ -11,7 +11,16 @@ from gateway.controlplane.model_files import ModelFileError
 from gateway.controlplane.place import Place
 from gateway.controlplane.store.records import Kind
 from gateway.controlplane.translate_script import Tree, Trees, script_of, tree_of, unresolved_tree
-from gateway.controlplane.yaml_types import CodeYaml, EnvironmentYaml, ModelYaml, OnlineDeploymentYaml, ProbeYaml
+from gateway.controlplane.yaml_types import (
+    BatchingYaml,
+    CodeYaml,
+    DeploymentGatewayYaml,
+    EnvironmentYaml,
+    ModelYaml,
+    OnlineDeploymentYaml,
+    ProbeYaml,
+    RuntimeYaml,
+)
 from gateway.liveness import Probe
 from gateway.resources import AssetTree, LocalTree, Script, ScriptEnvironment
 from gateway.yaml_text import Entries
@@ -177,3 +186,30 @@ def test_an_environment_is_inline_registered_or_a_name(place: Place) -> None:
     inline = environment(EnvironmentYaml(conda_file={"dependencies": ["numpy"]}))
     assert inline.document is not None
     assert inline.document["conda_file"] == {"dependencies": ["numpy"]}
+
+
+def notes(place: Place, code: str, **batching: object) -> list[str]:
+    place.notes.clear()
+    given = DeploymentGatewayYaml(batching=BatchingYaml(**batching))  # type: ignore[arg-type]
+    script(place, code=CodeYaml(code=code, scoring_script="score.py"), gateway=given)
+    return list(place.notes)
+
+
+@pytest.mark.parametrize("code", ["src", "azureml:c:1"])
+def test_limits_of_batches_are_in_vain_without_run_batch(place: Place, code: str) -> None:
+    assert notes(place, code) == notes(place, code, queue_items_max=3) == []
+    (note,) = notes(place, code, max_rows=4)
+    assert note.endswith("gateway.batching.max_rows: has no effect unless the scoring script defines run_batch()")
+    assert len(notes(place, code, enabled=False, slo_ms=3.0, queue_delay_ms=1.0)) == 3
+
+
+def test_limits_of_batches_have_an_effect_with_run_batch_and_those_of_tensors_never(place: Place) -> None:
+    (place.file.parent / "src" / "score.py").write_text("def init(): ...\ndef run_batch(batch): ...\n")
+    assert notes(place, "src", max_rows=4, enabled=False, slo_ms=3.0, queue_delay_ms=1.0) == []
+    (note,) = notes(place, "src", sizes=(1, 2))
+    assert note.endswith("gateway.batching.sizes: has no effect with code_configuration; it is for ONNX models")
+
+
+def test_what_runs_an_onnx_model_is_in_vain_for_a_script(place: Place) -> None:
+    script(place, gateway=DeploymentGatewayYaml(runtime=RuntimeYaml(threads=2)))
+    assert [note.partition(": has")[0] for note in place.notes] == ["d.yml: gateway.runtime"]

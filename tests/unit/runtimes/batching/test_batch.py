@@ -23,8 +23,8 @@ def item(rows: int = 1, deadline_ns: int = 0, start_by_ns: int = 0) -> WorkItem:
     )
 
 
-def queue_of(*items: WorkItem) -> Queue:
-    queue = Queue(items_max=10_000, rows_max=ROWS_MAX)
+def queue_of(*items: WorkItem) -> Queue[WorkItem]:
+    queue: Queue[WorkItem] = Queue(items_max=10_000, rows_max=ROWS_MAX)
     for one in items:
         queue.put(one)
     return queue

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtimes.batching.policy import Choice, choose, weigh
+from runtimes.batching.policy import Choice, choose, may_hand_over, weigh
 
 
 def test_without_a_delay_the_oldest_goes_at_once() -> None:
@@ -34,3 +34,19 @@ def test_no_oldest_item_is_held_longer_than_the_delay(oldest: int, delay: int, l
 )
 def test_what_must_run_alone_weighs_a_whole_batch(rows: int, merges: bool, weight: int) -> None:
     assert weigh(rows, 8, merges) == weight
+
+
+def test_to_workers_that_take_by_themselves_a_batch_goes_while_one_may_be_idle() -> None:
+    assert may_hand_over(out=0, untaken=0, workers=1, is_full=False)
+    assert may_hand_over(out=1, untaken=0, workers=2, is_full=False)
+    assert not may_hand_over(out=1, untaken=0, workers=1, is_full=False)
+    # One that nobody has taken shows that no worker is idle.
+    assert not may_hand_over(out=1, untaken=1, workers=2, is_full=False)
+
+
+@given(out=st.integers(0, 50), untaken=st.integers(0, 50), workers=st.integers(1, 40))
+def test_one_full_batch_is_sent_ahead_and_no_more(out: int, untaken: int, workers: int) -> None:
+    assert may_hand_over(out, untaken, workers, is_full=True) == (out <= workers)
+    assert may_hand_over(out, untaken, workers, is_full=True) or not may_hand_over(
+        out, untaken, workers, is_full=False
+    )

@@ -34,14 +34,14 @@ def item(rows: int = 1, key: str = "a", deadline_ns: int = 0) -> WorkItem:
     return made
 
 
-def queue_of(*items: WorkItem, items_max: int = 100) -> Queue:
-    queue = Queue(items_max=items_max, rows_max=ROWS_MAX)
+def queue_of(*items: WorkItem, items_max: int = 100) -> Queue[WorkItem]:
+    queue: Queue[WorkItem] = Queue(items_max=items_max, rows_max=ROWS_MAX)
     for one in items:
         queue.put(one)
     return queue
 
 
-def hang_up(queue: Queue, one: WorkItem) -> None:
+def hang_up(queue: Queue[WorkItem], one: WorkItem) -> None:
     one.done = True
     queue.discard(one)
 
@@ -149,7 +149,7 @@ def test_keys_that_nobody_waits_for_are_forgotten_but_for_a_few() -> None:
 
 def test_the_work_that_waits_is_what_its_rows_cost_in_full_batches() -> None:
     table = LatencyTable(ROWS_MAX, {ROWS_MAX: 1000.0 * ROWS_MAX})
-    queue = Queue(items_max=100, rows_max=ROWS_MAX, table=table)
+    queue: Queue[WorkItem] = Queue(items_max=100, rows_max=ROWS_MAX, table=table)
     a, b, c = item(2, "a"), item(1, "a"), item(3, "b")
     for one in (a, b, c):
         queue.put(one)
@@ -165,7 +165,7 @@ def test_the_work_that_waits_is_what_its_rows_cost_in_full_batches() -> None:
 
 def test_the_work_follows_what_a_key_now_costs() -> None:
     table = LatencyTable(ROWS_MAX, {ROWS_MAX: 1000.0 * ROWS_MAX})
-    queue = Queue(items_max=100, rows_max=ROWS_MAX, table=table)
+    queue: Queue[WorkItem] = Queue(items_max=100, rows_max=ROWS_MAX, table=table)
     queue.put(item(2, "a"))
     for _ in range(50):
         table.learn("a", ROWS_MAX, 3000 * ROWS_MAX)
@@ -246,7 +246,7 @@ def cut_rows(one: WorkItem) -> list[int]:
     return newest
 
 
-def check_same(queue: Queue, plain: list[WorkItem]) -> None:
+def check_same(queue: Queue[WorkItem], plain: list[WorkItem]) -> None:
     assert queue.items() == plain
     assert queue.waiting == len(plain)
     assert queue.rows == sum(one.split.left if one.split else one.rows for one in plain)
