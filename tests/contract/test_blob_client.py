@@ -237,6 +237,7 @@ def test_an_upload_that_stops_half_way_leaves_nothing(tmp_path: Path) -> None:
             raw = socket.create_connection((host, int(port)), timeout=10)
             with context.wrap_socket(raw, server_hostname=host) as connection:
                 connection.sendall(head.encode() + piece)
+                eventually(lambda: gateway.shop.on_disk() != [], "the upload has begun")
             eventually(lambda: not server.connections and not server.edge.tasks, "the connection is gone")
         assert gateway.shop.on_disk() == []
         assert gateway.shop.memory.kept == {}

@@ -17,7 +17,7 @@ from gateway.controlplane.arm.members import ECHOES
 from gateway.controlplane.decode import struct_type
 from gateway.controlplane.documents import document_type, from_builtins, normal_form, to_builtins
 from gateway.controlplane.store.records import Kind
-from gateway.controlplane.yaml_types import BatchSettingsYaml
+from gateway.controlplane.yaml_types import BatchDeploymentYaml, BatchSettingsYaml, OnlineDeploymentYaml
 from gateway.errors import Code, Problem
 from tests.support.arm import body_of, read_back
 
@@ -36,7 +36,6 @@ BATCH_OLDER = set(struct_type(BatchSettingsYaml).cls.__struct_fields__) - {"envi
 TOLD = {
     "name": st.just(NAME),
     "endpoint_name": st.just(PARENT),
-    "model": st.none() | references,
     "environment": st.none() | references,
     "code": st.just("") | references,
     "data": st.none() | references,
@@ -52,6 +51,9 @@ TOLD = {
     "user_assigned_identities": st.just(()),
     "resource_id": words,
 }
+
+
+MODELS = {OnlineDeploymentYaml: st.none() | references, BatchDeploymentYaml: st.none() | references}
 
 
 def value_of(kind: inspect.Type, name: str) -> st.SearchStrategy[Any]:
@@ -86,7 +88,7 @@ def struct_of(kind: inspect.StructType) -> st.SearchStrategy[dict[str, Any]]:
     optional: dict[str, st.SearchStrategy[Any]] = {}
     for one in kind.fields:
         if one.encode_name not in LEFT_OUT:
-            known = TOLD.get(one.encode_name)
+            known = MODELS.get(kind.cls) if one.encode_name == "model" else TOLD.get(one.encode_name)
             (required if one.required else optional)[one.encode_name] = (
                 known if known is not None else value_of(one.type, one.encode_name)
             )
