@@ -168,7 +168,7 @@ class Scorer:
         scoring = Scoring(options, scheduler)
         pages = documents(cell, scoring, self._record, self._gather, settings.version)
         app = ScoringApp(cell, scoring, pages, settings.domain)
-        self._server = HttpServer(app, settings.http, self._context, ScoringLane(cell, scoring))
+        self._server = HttpServer(app, settings.http, self._context, ScoringLane(cell, scoring, settings.domain))
 
     def _captures(self, settings: ScorerSettings) -> Captures | None:
         given = settings.collection

@@ -366,7 +366,9 @@ class Settings:
     endpoints_max: int = _setting(100, _integer(1, 100_000), "Most endpoints.")
     deployments_max: int = _setting(500, _integer(1, 100_000), "Most deployments.")
     deployments_per_endpoint_max: int = _setting(20, _integer(1, 10_000), "Most deployments of one endpoint.")
-    instances_per_deployment_max: int = _setting(50, _integer(1, 10_000), "Most instances of one deployment.")
+    instances_per_deployment_max: int = _setting(
+        50, _integer(1, 10_000), "Most instances of one deployment; sessions, where an instance has several."
+    )
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 

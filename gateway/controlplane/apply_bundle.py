@@ -128,7 +128,7 @@ def _onnx_models(wanted: Sequence[Wanted]) -> set[str]:
     return {
         f"azureml:{one.parent_name}:{one.name}".lower()
         for one in wanted
-        if isinstance(one.document, ModelYaml) and one.document.type == "custom_model"
+        if isinstance(one.document, ModelYaml) and one.document.type in ("custom_model", "triton_model")
     }
 
 

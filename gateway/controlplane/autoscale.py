@@ -33,7 +33,8 @@ class ScaleState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utilisation:
-    """What one look sees, over all scorers. `waiting`: how many runs it takes to run what waits for an instance."""
+    """What one look sees, over all scorers: sessions, of which an instance may have several. `waiting`: how many runs
+    it takes to run what waits for one."""
 
     instances: int
     busy: int
@@ -53,8 +54,11 @@ def utilisation(totals: ScorerTotals, endpoint: str, deployment: str) -> Utilisa
     return Utilisation(instances=seen.instances, busy=seen.busy, waiting=seen.waiting_runs)
 
 
-def decide(scale: Scale, state: ScaleState, seen: Utilisation, now: float) -> tuple[int, ScaleState, str]:
+def decide(
+    scale: Scale, state: ScaleState, seen: Utilisation, now: float, sessions: int = 1
+) -> tuple[int, ScaleState, str]:
     """How many instances are wanted from now on, what to remember, and why that changed: "" where it did not.
+    `sessions`: how many of what is seen one instance is.
 
     May be asked at any time; between two looks it answers what it answered last.
     """
@@ -66,7 +70,7 @@ def decide(scale: Scale, state: ScaleState, seen: Utilisation, now: float) -> tu
         return state.instances, state, ""
     if not seen.instances:
         return state.instances, replace(state, looked_at=now), ""
-    need = _bounded(scale, -(-100 * (seen.busy + seen.waiting) // scale.target_percent))
+    need = _bounded(scale, -(-100 * (seen.busy + seen.waiting) // (scale.target_percent * sessions)))
     if need > state.instances:
         return _become(state, need, now, _told(seen, scale))
     if need == state.instances:

@@ -77,11 +77,13 @@ def resolve(folder: Folder, root: Path | None = None) -> Resolved:
     return resolving.result
 
 
-def content_name(files: Sequence[AssetFile], folder: str = "") -> str:
+def content_name(files: Sequence[AssetFile], folder: str = "", model_type: str = "custom_model") -> str:
     """The name of an asset that has none, of names and contents: a model finds its external data by name, a script
-    its model by the name of its folder."""
+    its model by the name of its folder. The same folder as a model of another type is another asset."""
     above = f"{folder}/" if folder else ""
     lines = "".join(f"{one.sha256} {above}{one.path}\n" for one in files)
+    if model_type != "custom_model":
+        lines += f"{model_type}\n"
     return hashlib.sha256(lines.encode()).hexdigest()[:32]
 
 
@@ -159,7 +161,7 @@ class _Resolving:
         for name in ("description", "tags", "properties", "stage"):
             if getattr(inline, name):
                 source.place.note(f"model.{name}", "is not kept; give the model a document of its own, and its name")
-        name = content_name(files, folder)
+        name = content_name(files, folder, inline.type)
         model = ModelYaml(name=name, version="1", type=inline.type, path=address, is_anonymous=True)
         self._want(Kind.MODEL, model, files, source.place.label)
         return f"azureml:{name}:1"

@@ -172,12 +172,7 @@ def _deployment(deployment: Deployment, world: _World) -> Iterator[str]:
 
 
 def _bounds(deployment: Deployment, limits: Limits) -> Iterator[str]:
-    most = limits.instances_per_deployment
-    if deployment.instance_count > most:
-        yield (
-            f"instance_count: found {deployment.instance_count}; accepted: an integer from 1 to {most} "
-            "(setting instances_per_deployment_max)"
-        )
+    yield from _instances(deployment, limits.instances_per_deployment)
     longest = TIMEOUT_MS_MAX[deployment.kind]
     if deployment.request_timeout_ms > longest:
         yield (
@@ -189,6 +184,21 @@ def _bounds(deployment: Deployment, limits: Limits) -> Iterator[str]:
     if deployment.provider == "cpu" and (deployment.device_ids or deployment.gpu_memory_bytes):
         key = "device_ids" if deployment.device_ids else "gpu_memory_mb"
         yield f"gateway.runtime.{key}: found with provider cpu; accepted with provider cuda or tensorrt"
+
+
+def _instances(deployment: Deployment, most: int) -> Iterator[str]:
+    """The bound is on what runs: a Triton repository may ask for several sessions an instance."""
+    sessions, scale = deployment.sessions, deployment.scale
+    accepted = f"an integer from 1 to {most // sessions} (setting instances_per_deployment_max)"
+    if not most // sessions:
+        accepted = f"at most {most} sessions (setting instances_per_deployment_max)"
+    each = f" instances of {sessions} sessions each (instance_group of config.pbtxt)" if sessions > 1 else ""
+    counts = {"instance_count": deployment.instance_count}
+    if scale is not None:
+        counts["scale_settings.max_instances"] = scale.max_instances
+    for key, count in counts.items():
+        if count * sessions > most:
+            yield f"{key}: found {count}{each}; accepted: {accepted}"
 
 
 def _counts(endpoints: Sequence[Endpoint], world: _World, limits: Limits) -> Iterator[str]:

@@ -70,7 +70,8 @@ class Scaler:
         if state is None or state.instances != now:
             state = ScaleState(instances=now)
         endpoint, _, key = name.partition("/")
-        instances, after, why = decide(deployment.scale, state, utilisation(totals, endpoint, key), self._clock())
+        seen = utilisation(totals, endpoint, key)
+        instances, after, why = decide(deployment.scale, state, seen, self._clock(), deployment.sessions)
         if instances != now:
             try:
                 # While somebody changes the endpoint it is left alone: both would load the same deployment.

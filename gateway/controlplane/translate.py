@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.controlplane.arm.ids import IdError, asset_reference
+from gateway.controlplane.arm.ids import IdError, asset_reference, is_asset_reference
 from gateway.controlplane.decode import default_of, description_of, struct_type
 from gateway.controlplane.model_files import ModelFileError, ModelReference, model_of
 from gateway.controlplane.place import Place
@@ -103,17 +103,19 @@ def deployment_of(
     """The deployment, or None where it has nothing to serve. `resolve` looks up a registered model, `trees` the files
     of any asset; they raise ModelFileError where there is none."""
     kind: Kind = source.type or ("kubernetes" if _is_kubernetes(source.schema_) else "managed")
-    _refuse_containers(source, place, trees)
+    _refuse_container(source, place)
     try:
         served = _served(source, place, resolve, trees)
     except ModelFileError as error:
         place.blame(error.key, error.text)
-        _note_vain_keys(source, place, is_native=source.code_configuration is None)
+        _judge_rest(source, place, trees, is_native=not _may_be_script(source, trees))
         return None
     script = served if isinstance(served, Script) else None
     native = served if isinstance(served, TritonServed) else None
-    _note_vain_keys(source, place, is_native=script is None and source.code_configuration is None)
     model = native.model if native is not None else None
+    # A registered model that cannot be looked up here may be one of mlflow's, which is a script.
+    is_native = model is not None and not (isinstance(model, AssetModel) and not model.files)
+    _judge_rest(source, place, trees, is_native=is_native)
     collector = collector_of(source, place, trees, model if script is None else script.model)
     if script is not None and collector is not None:
         script = replace(script, collector=collector.custom())
@@ -152,6 +154,27 @@ def deployment_of(
         kind=kind,
         source=place.label,
     )
+
+
+def _may_be_script(source: OnlineDeploymentYaml, trees: Trees) -> bool:
+    """Whether a deployment whose model cannot be served is, as far as is known, one of a script or of mlflow."""
+    given = source.model
+    if source.code_configuration is not None:
+        return True
+    if isinstance(given, ModelYaml):
+        return given.type == "mlflow_model"
+    if given is None or not is_asset_reference(given):
+        return False
+    try:
+        return trees(AssetKind.MODEL, asset_reference(given, AssetKind.MODEL)).type in ("", "mlflow_model")
+    except (IdError, ModelFileError):
+        return True
+
+
+def _judge_rest(source: OnlineDeploymentYaml, place: Place, trees: Trees, *, is_native: bool) -> None:
+    if is_native:
+        _refuse_image(source, place, trees)
+    _note_vain_keys(source, place, is_native=is_native)
 
 
 def _note_vain_keys(source: msgspec.Struct, place: Place, *, is_native: bool = False) -> None:
@@ -333,15 +356,20 @@ _INSTEAD = (
 )
 
 
-def _refuse_containers(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> None:
+def _refuse_container(source: OnlineDeploymentYaml, place: Place) -> None:
+    given = source.environment
+    if isinstance(given, EnvironmentYaml) and given.inference_config is not None:
+        place.blame("environment.inference_config", f"custom containers are not run here; {_INSTEAD}")
+
+
+def _refuse_image(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> None:
+    """What serves no ONNX model. A script's environment, and that of a model of mlflow's, is judged when it is made
+    ready."""
     given = source.environment
     if isinstance(given, EnvironmentYaml):
-        if given.inference_config is not None:
-            place.blame("environment.inference_config", f"custom containers are not run here; {_INSTEAD}")
-        if given.build is not None and source.code_configuration is None:
+        if given.build is not None:
             place.blame("environment.build", f"images are not built here, and no container is run; {_INSTEAD}")
-    elif given is not None and source.code_configuration is None:
-        # A script's environment is judged when it is made ready.
+    elif given is not None:
         document = _registered_environment(given, trees)
         what = next((key for key in ("inference_config", "build") if document.get(key)), "")
         if what:

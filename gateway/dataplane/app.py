@@ -15,6 +15,7 @@ from typing import Any
 from gateway.dataplane.body import Disconnected, body_is_late, read_body
 from gateway.dataplane.head import Head
 from gateway.dataplane.live import SnapshotCell, Target
+from gateway.dataplane.paths import MODELS, endpoint_in_host, path_at_host, suffix_of
 from gateway.dataplane.score import Call, Reply, Scoring, not_allowed
 from gateway.dataplane.script import METHODS
 from gateway.errors import Problem
@@ -38,15 +39,14 @@ class ScoringApp:
         self._cell = cell
         self._scoring = scoring
         self._documents = documents
-        self._suffix = "." + domain.lower().strip(".") if domain else ""
+        self._suffix = suffix_of(domain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived_ns = now_ns()
         path = scope["path"]
         target = self._cell.current.targets.get(path)
-        if target is None:
-            if self._suffix:
-                path = self._path_of_host(scope, path)
+        if target is None or (self._suffix and path.startswith(MODELS)):
+            path = self._path_of_host(scope, path)
             target = self._cell.current.targets.get(path.lower())
         if target is None:
             await self._documents({**scope, "path": path, "raw_path": path.encode()}, receive, send)
@@ -120,20 +120,10 @@ class ScoringApp:
         finally:
             connection.on_lost = None
 
-    def _is_whole(self, path: str) -> bool:
-        """Whether a path says by itself where it leads: V2's do, but for models that no endpoint is called."""
-        if path.startswith("/v2/models/"):
-            return path.split("/")[3].lower() in (*self._cell.current.endpoints, "stats")
-        return path.startswith(("/v2", "/endpoints/"))
-
     def _path_of_host(self, scope: Scope, path: str) -> str:
-        """`{endpoint}.<domain>/score` is `/endpoints/{endpoint}/score`."""
-        for name, value in scope["headers"]:
-            if name == b"host":
-                host = value.decode("latin-1").lower().rsplit(":", 1)[0].rstrip(".")
-                if host.endswith(self._suffix) and not self._is_whole(path):
-                    return f"/endpoints/{host[: -len(self._suffix)]}{path}"
-        return path
+        host = endpoint_in_host(scope["headers"], self._suffix) if self._suffix else ""
+        served = self._cell.current
+        return path_at_host(path, host, served.endpoints, served.targets) if host else path
 
 
 async def _body(call: Call, connection: Any, receive: Receive) -> bytes:

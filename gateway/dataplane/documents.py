@@ -305,7 +305,7 @@ class _Documents:
         model = _model_in(request)
         wanted = deployment_of(endpoint, model, request.path_params.get("version", ""))
         wanted = wanted or request.headers.get("azureml-model-deployment", "")
-        deployment = endpoint.choose(wanted)[0] if wanted else endpoint.heaviest()
+        deployment = endpoint.choose(wanted)[0] if wanted else endpoint.heaviest(model)
         check_model(deployment, model)
         return endpoint, deployment
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from gateway.dataplane.body import body_is_late, too_large
 from gateway.dataplane.head import Head
 from gateway.dataplane.live import SnapshotCell, Target
+from gateway.dataplane.paths import MODELS, endpoint_in_host, suffix_of
 from gateway.dataplane.score import Call, Reply, Scoring
 from gateway.errors import Problem
 from gateway.exchange import Exchange
@@ -28,17 +29,21 @@ log = logging.getLogger(__name__)
 
 
 class ScoringLane:
-    """The lane of one scorer."""
+    """The lane of one scorer. `domain` is the suffix of host-name routing, "" for none."""
 
-    def __init__(self, cell: SnapshotCell, scoring: Scoring) -> None:
+    def __init__(self, cell: SnapshotCell, scoring: Scoring, domain: str) -> None:
         self._cell = cell
         self._scoring = scoring
+        self._suffix = suffix_of(domain)
 
     def exchange(
         self, connection: GuardedProtocol, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]
     ) -> ScoringExchange | None:
         target = self._cell.current.targets.get(url.decode("latin-1"))
         if target is None or method != b"POST":
+            return None
+        if self._suffix and target.path.startswith(MODELS) and endpoint_in_host(headers, self._suffix):
+            # On an endpoint's own host name the model may be one of its own.
             return None
         return ScoringExchange(connection, self._scoring, target, headers)
 

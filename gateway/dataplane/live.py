@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from gateway.dataplane.admit import Gate
 from gateway.dataplane.authenticate import Authenticator
 from gateway.dataplane.capture import Capture
-from gateway.dataplane.route import cycle, mirrors, named, weighted
+from gateway.dataplane.route import among, cycle, mirrors, named, weighted
 from gateway.errors import Code, Problem
 from gateway.snapshot import DeploymentSpec, EndpointSpec
 from gateway.telemetry.record import DeploymentRecord, EndpointRecord
@@ -110,11 +110,20 @@ def no_tensors(deployment: LiveDeployment) -> Problem:
 
 
 @dataclass(slots=True, kw_only=True)
+class Round:
+    """Who answers what names one model, in turn; counted apart, for turns of the endpoint go to other models too."""
+
+    choices: tuple[str, ...]
+    turns: itertools.count[int] = field(default_factory=itertools.count)
+
+
+@dataclass(slots=True, kw_only=True)
 class LiveEndpoint:
     """An endpoint with its deployments; `turns` counts what the weights decided.
 
     `failed` names deployments that are wanted but could not be loaded, with the reason. `has_scripts`: whether any of
-    its deployments, loaded or not, is a scoring script.
+    its deployments, loaded or not, is a scoring script. `rounds`: by the lower-cased name of a Triton repository's
+    model, where some of the traffic goes to deployments of others.
     """
 
     spec: EndpointSpec
@@ -127,10 +136,15 @@ class LiveEndpoint:
     mirror_name: str = ""
     mirror_percent: int = 0
     has_scripts: bool = False
+    rounds: dict[str, Round] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.has_scripts = any(spec.script is not None for spec in self.spec.deployments.values())
         self.choices = cycle(self.spec.traffic)
+        for model in {spec.model_name.lower() for spec in self.spec.deployments.values()}:
+            choices = among(self.choices, self.serving(model), self.spec.traffic)
+            if choices != self.choices:
+                self.rounds[model] = Round(choices=choices)
         for name, percent in self.spec.mirror.items():
             self.mirror_name, self.mirror_percent = name, percent
             if percent and name in self.deployments:
@@ -141,23 +155,47 @@ class LiveEndpoint:
     def name(self) -> str:
         return self.spec.name
 
-    def heaviest(self) -> LiveDeployment:
-        """The deployment with most traffic, for documents about the endpoint; takes no turn. Errors: Problem."""
-        weights = self.spec.traffic
+    def serving(self, model: str) -> dict[str, DeploymentSpec]:
+        """The deployments, loaded or not, of a model of a Triton repository; all of them where none is called so, and
+        for the endpoint's own name."""
+        every = self.spec.deployments
+        if not model or model.lower() == self.name.lower():
+            return every
+        return {key: spec for key, spec in every.items() if spec.model_name.lower() == model.lower()} or every
+
+    def go_on_from(self, before: LiveEndpoint) -> None:
+        """Turns are counted over what is published, so that a small share comes to its turn."""
+        if before.spec.traffic == self.spec.traffic:
+            self.turns = before.turns
+        for model, one in self.rounds.items():
+            if model in before.rounds:
+                one.turns = before.rounds[model].turns
+
+    def heaviest(self, model: str = "") -> LiveDeployment:
+        """The deployment with most traffic of those that serve the model, for documents; takes no turn. Errors:
+        Problem."""
+        weights, serving = self.spec.traffic, self.serving(model)
         # Where none is loaded, the answer is why not.
-        names = self.deployments or self.failed
+        names = [name for name in self.deployments if name in serving] or [
+            name for name in self.failed if name in serving
+        ]
         best = max(names, key=lambda name: weights.get(name, 0), default="")
         choices = (best,) if best else ()
         return weighted(self.deployments, self.failed, choices, 0, self.name)
 
-    def choose(self, wanted: str) -> tuple[LiveDeployment, LiveDeployment | None]:
+    def choose(self, wanted: str, model: str = "") -> tuple[LiveDeployment, LiveDeployment | None]:
         """The deployment that answers and the one that gets a copy. Errors: Problem."""
         if wanted:
             return named(self.deployments, self.failed, wanted, self.name), None
         turn = next(self.turns)
-        chosen = weighted(self.deployments, self.failed, self.choices, turn, self.name)
+        own = self.rounds.get(model.lower()) if model else None
+        if own is None:
+            chosen = weighted(self.deployments, self.failed, self.choices, turn, self.name)
+        else:
+            chosen = weighted(self.deployments, self.failed, own.choices, next(own.turns), self.name)
         if self.mirror_percent and mirrors(self.mirror_percent, turn):
-            return chosen, self.deployments.get(self.mirror_name)
+            mirror = self.deployments.get(self.mirror_name)
+            return chosen, mirror if mirror is not chosen else None
         return chosen, None
 
 

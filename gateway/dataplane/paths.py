@@ -8,7 +8,7 @@ Errors: Problem NOT_FOUND, naming what is served. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from gateway.dataplane.live import LiveDeployment, LiveEndpoint, Target
 from gateway.errors import Code, Problem
@@ -16,6 +16,7 @@ from gateway.snapshot import DeploymentSpec
 
 # What stands between an endpoint's name and V2's paths: clients are given the base, or the scoring URI as it is.
 BASES = ("", "/score")
+MODELS = "/v2/models/"
 
 
 def scoring_paths(endpoint: LiveEndpoint) -> dict[str, Target]:
@@ -32,6 +33,32 @@ def scoring_paths(endpoint: LiveEndpoint) -> dict[str, Target]:
             target = Target(path=path.lower(), endpoint=endpoint, deployment=deployment, is_v2=True, model=model)
             found[path] = found[path.lower()] = target
     return found
+
+
+def suffix_of(domain: str) -> str:
+    """How the host names of endpoints end; "" for none."""
+    return "." + domain.lower().strip(".") if domain else ""
+
+
+def endpoint_in_host(headers: Sequence[tuple[bytes, bytes]], suffix: str) -> str:
+    """The endpoint that the host name is of, lower-cased; "" for any other host."""
+    for name, value in headers:
+        if name == b"host":
+            host = value.decode("latin-1").lower().rsplit(":", 1)[0].rstrip(".")
+            if suffix and host.endswith(suffix):
+                return host[: -len(suffix)]
+    return ""
+
+
+def path_at_host(path: str, host: str, endpoints: Mapping[str, LiveEndpoint], targets: Mapping[str, Target]) -> str:
+    """`{endpoint}.<domain>/score` is `/endpoints/{endpoint}/score`, and so are its models. V2's
+    other paths say by themselves where they lead, but for models that no endpoint is called. `host`: the endpoint."""
+    below = f"/endpoints/{host}{path}"
+    if path.startswith(MODELS):
+        model = path.split("/")[3].lower()
+        is_own = f"/endpoints/{host}{MODELS}{model}/infer" in targets
+        return below if is_own or (model not in endpoints and model != "stats") else path
+    return path if path.startswith(("/v2", "/endpoints/")) else below
 
 
 def _below(endpoint: LiveEndpoint, base: str, model: str) -> Iterator[tuple[str, str]]:

@@ -283,8 +283,8 @@ class Preparer:
             failed=failed,
             record=self._record.endpoint(name),
         )
-        if before is not None and before.spec.traffic == spec.traffic:
-            endpoint.turns = before.turns
+        if before is not None:
+            endpoint.go_on_from(before)
         return endpoint
 
     def _live_deployment(self, endpoint: str, key: str, endpoint_name: str, spec: DeploymentSpec) -> LiveDeployment:

@@ -7,7 +7,7 @@ Errors: Problem NOT_FOUND, naming what was asked for and what there is; UNAVAILA
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from gateway.errors import Code, Problem, retry_after
@@ -33,6 +33,12 @@ def cycle(weights: Mapping[str, int]) -> tuple[str, ...]:
         credit[chosen] -= CYCLE
         choices.append(chosen)
     return tuple(choices)
+
+
+def among(choices: Sequence[str], names: Collection[str], weights: Mapping[str, int]) -> tuple[str, ...]:
+    """What of a round falls to these; where nothing does, the first of those with most weight has it all."""
+    found = tuple(name for name in choices if name in names)
+    return found if found or not choices else (max(names, key=lambda name: weights.get(name, 0)),)
 
 
 def mirrors(percent: int, turn: int) -> bool:
@@ -64,7 +70,7 @@ def weighted(
             "header azureml-model-deployment",
             reason="not_found",
         )
-    name = choices[turn % CYCLE]
+    name = choices[turn % len(choices)]
     found = deployments.get(name)
     if found is None:
         raise _failed(name, endpoint, failed.get(name, "it is not loaded"))

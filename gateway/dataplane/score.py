@@ -116,7 +116,7 @@ class Scoring:
             authenticator.authenticate(head.authorization, time.time())
             if authenticator.is_lasting:
                 head.proven_by = authenticator
-        deployment, mirror = endpoint.choose(target.deployment or head.deployment)
+        deployment, mirror = endpoint.choose(target.deployment or head.deployment, target.model)
         call = Call(target, deployment, head, arrived_ns, method, query)
         call.mirror = mirror
         if not call.request_id:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.dataplane.live import LiveSnapshot
+from gateway.dataplane.paths import scoring_paths
 from tests.support.door import WAYS, Part, open_door
 
 V2_ROWS = {"inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
@@ -141,6 +144,82 @@ def test_a_host_name_is_a_server_of_its_own(way: str) -> None:
             assert names(found) == ("Digits", "blue", "blue")
             assert (await client.get("/v2/models/stats", headers=host)).status_code == 200
             assert (await client.post("/v2/models/DenseNet/infer", json=V2_ROWS)).status_code == 404
+
+    run(main())
+
+
+def test_a_host_name_leads_to_the_endpoints_own_models_first(way: str) -> None:
+    async def main() -> None:
+        async with served(way) as (door, client):
+            other = replace(door.endpoint, spec=replace(door.endpoint.spec, name="DenseNet"))
+            targets = scoring_paths(door.endpoint) | scoring_paths(other)
+            endpoints = {"digits": door.endpoint, "densenet": other}
+            door.cell.publish(LiveSnapshot(revision=2, endpoints=endpoints, targets=targets))
+            path = "/v2/models/DenseNet/infer"
+            for host, said in (
+                ("digits.models.example", ("DenseNet", "3", "blue")),
+                ("else.models.example", ("DenseNet", "blue", "blue")),
+                ("localhost", ("DenseNet", "blue", "blue")),
+            ):
+                for one in (path, path.lower()):
+                    assert names(await client.post(one, json=V2_ROWS, headers={"host": host})) == said
+
+    run(main())
+
+
+TWO = {
+    "blue": Part(repository=("aaa", "1")),
+    "green": Part(repository=("bbb", "1")),
+    "brown": Part(repository=("bbb", "2")),
+}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_model_without_traffic_beside_one_with_it_is_answered_by_its_own_deployment(base: str, way: str) -> None:
+    async def main() -> None:
+        async with open_door(way, parts=TWO) as (_, client):
+            for _ in range(4):
+                found = await client.post(f"{base}/models/bbb/infer", json=V2_ROWS)
+                assert names(found) == ("bbb", "1", "green")
+            assert names(await client.post(f"{base}/models/aaa/infer", json=V2_ROWS)) == ("aaa", "1", "blue")
+            for model in ("aaa", "bbb"):
+                assert (await client.get(f"{base}/models/{model}/ready")).json() == {"name": model, "ready": True}
+                assert (await client.get(f"{base}/models/{model}")).json()["name"] == model
+
+    run(main())
+
+
+def test_what_answers_gets_no_copy_of_its_own_request() -> None:
+    async def main() -> None:
+        async with open_door("asgi", parts=TWO, mirror={"green": 50}) as (door, _):
+            blue, green = door.deployments["blue"], door.deployments["green"]
+            assert door.endpoint.choose("", "bbb") == (green, None)
+            assert door.endpoint.choose("", "aaa") == (blue, None)
+            assert door.endpoint.choose("", "aaa") == (blue, green)
+
+    run(main())
+
+
+def test_traffic_weighs_among_the_deployments_of_a_model(way: str) -> None:
+    async def main() -> None:
+        traffic = {"blue": 50, "green": 40, "brown": 10}
+        async with open_door(way, parts=TWO, traffic=traffic) as (door, client):
+            for _ in range(10):
+                for model in ("aaa", "bbb"):
+                    answer = await client.post(f"{BASES[0]}/models/{model}/infer", json=V2_ROWS)
+                    assert names(answer)[0] == model
+            assert [door.codes(name) for name in TWO] == [{200: 10}, {200: 8}, {200: 2}]
+
+    run(main())
+
+
+def test_an_endpoint_without_traffic_has_none_for_its_models_either(way: str) -> None:
+    async def main() -> None:
+        parts = {"blue": TWO["blue"]}
+        async with open_door(way, parts=parts, traffic={"blue": 0}) as (_, client):
+            answer = await client.post(f"{BASES[0]}/models/aaa/infer", json=V2_ROWS)
+            assert answer.status_code == 404
+            assert "has no deployment with traffic" in answer.json()["error"]
 
     run(main())
 

@@ -225,7 +225,7 @@ class Door:
         cell.publish(LiveSnapshot(revision=1, endpoints={"digits": self.endpoint}, targets=targets))
         pages = documents(cell, self.scoring, self.record, self._gather, "1.2.3")
         self.app = ScoringApp(cell, self.scoring, pages, setting.domain)
-        self.lane = ScoringLane(cell, self.scoring)
+        self.lane = ScoringLane(cell, self.scoring, setting.domain)
 
     def _deployment(self, name: str, part: Part, row: int) -> LiveDeployment:
         record = self.record.deployment("digits", name)

@@ -25,7 +25,7 @@ def instances(groups: Sequence[InstanceGroup], said: Said) -> None:
         said.refuse("instance_group.kind", f"found {', '.join(sorted(kinds))} side by side; accepted: one of them")
     for place, group in enumerate(groups):
         _group(group, f"instance_group[{place}]", said)
-    said.sessions = sum(max(0, group.count) * max(1, len(group.gpus)) for group in groups)
+    said.sessions = sum(_sessions(group) for group in groups)
     if said.sessions > _SESSIONS_MAX:
         said.refuse("instance_group.count", f"found {said.sessions} in all; accepted: at most {_SESSIONS_MAX}")
     said.device_ids = _devices(groups)
@@ -35,6 +35,11 @@ def instances(groups: Sequence[InstanceGroup], said: Said) -> None:
             said.note("instance_group.gpus", "not given, and the first GPU alone is used; list those that shall be")
     elif kinds == {"KIND_CPU"}:
         said.provider = "cpu"
+
+
+def _sessions(group: InstanceGroup) -> int:
+    """A GPU that is listed has one at least; 0 leaves the number open."""
+    return max(1, group.count) * len(group.gpus) if group.gpus else max(0, group.count)
 
 
 def _devices(groups: Sequence[InstanceGroup]) -> tuple[int, ...]:
@@ -49,6 +54,8 @@ def _group(group: InstanceGroup, path: str, said: Said) -> None:
         said.refuse(f"{path}.gpus", "found GPUs for KIND_CPU; accepted: gpus with KIND_GPU or KIND_AUTO")
     if any(gpu < 0 for gpu in group.gpus):
         said.refuse(f"{path}.gpus", f"found {min(group.gpus)}; accepted: numbers from 0")
+    if group.count < 0:
+        said.refuse(f"{path}.count", f"found {group.count}; accepted: numbers from 0")
     for key, given in (
         ("name", group.name),
         ("passive", group.passive),

@@ -64,6 +64,23 @@ def test_a_dry_run_needs_no_content_and_changes_nothing(tmp_path: Path) -> None:
     assert stored.resources == []
 
 
+@pytest.mark.parametrize(("kind", "is_told"), [("custom", True), ("triton", True), ("mlflow", False)])
+def test_what_only_scripts_have_is_told_of_models_that_are_surely_none(kind: str, is_told: bool) -> None:
+    documents = {
+        "online_endpoint": {"name": "digits"},
+        "model": {"name": "m", "version": "1", "type": f"{kind}_model", "path": "azureml://datastores/a/paths/x"},
+        "online_deployment": {
+            "name": "blue",
+            "endpoint_name": "digits",
+            "model": "azureml:m:1",
+            "environment_variables": {"A": "b"},
+        },
+    }
+    resources = [{"kind": name, "document": document} for name, document in documents.items()]
+    answer = send(Stored(), {"resources": resources})
+    assert any("environment_variables" in note for note in answer["notes"]) == is_told
+
+
 def test_to_prune_is_asked_for(tmp_path: Path) -> None:
     stored = Stored()
     stored.put(read(write(tmp_path, a=ENDPOINT)).wanted[0].ref.kind, {"name": "other"})

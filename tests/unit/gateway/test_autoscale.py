@@ -38,6 +38,13 @@ def test_above_the_target_the_load_gets_what_it_needs_at_once() -> None:
     assert looks.why == ("2 instances become 8: utilisation is 250 % (2 of 2 busy, 3 runs waiting), the target 70 %")
 
 
+def test_an_instance_of_several_sessions_is_as_many_of_what_is_busy() -> None:
+    state = ScaleState(instances=2)
+    assert decide(SCALE, state, seen(8, 5), 100.0, 4)[0] == 2
+    # Eight busy sessions and seven runs that wait need 22 at 70 %: six instances of four.
+    assert decide(SCALE, state, seen(8, 8, 7), 100.0, 4)[0] == 6
+
+
 def test_never_more_than_the_most_and_never_fewer_than_the_fewest() -> None:
     assert Looks(2).look(2, 500) == 10
     looks = Looks(3, Scale(min_instances=2, max_instances=10))

@@ -86,6 +86,29 @@ def test_two_deployments_of_one_model_share_its_asset(tmp_path: Path) -> None:
     ]
 
 
+def test_one_folder_as_models_of_two_types_is_two_assets(tmp_path: Path) -> None:
+    code = "code_configuration: {code: code, scoring_script: s.py}\n"
+    for name in ("flow/MLmodel", "code/s.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("flavors: {python_function: {loader_module: m}}" if "flow" in name else "")
+    green = DEPLOYMENT.replace("blue", "green")
+    found = read(
+        write(
+            tmp_path,
+            b=DEPLOYMENT.replace("m.onnx", "{path: ./flow}") + code,
+            c=green.replace("m.onnx", "{path: ./flow, type: mlflow_model}"),
+        )
+    )
+    models_ = [one for one in found.wanted if one.ref.kind is Kind.MODEL]
+    named = [to_builtins(one.document)["model"] for one in found.wanted if one.ref.kind is Kind.ONLINE_DEPLOYMENT]
+    assert [to_builtins(one.document).get("type", "custom_model") for one in models_] == [
+        "custom_model",
+        "mlflow_model",
+    ]
+    assert named == [f"azureml:{one.parent_name}:1" for one in models_]
+    assert models_[0].parent_name == content_name(models_[0].files, "flow") != models_[1].parent_name
+
+
 def test_code_and_environment_become_assets_too(tmp_path: Path) -> None:
     more = (
         "code_configuration: {code: src, scoring_script: score.py}\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.controlplane.rules import Known, Limits, check
-from gateway.resources import AuthMode, Deployment, Endpoint, LocalModel, Oidc
+from gateway.resources import AuthMode, Deployment, Endpoint, LocalModel, Oidc, Scale
 
 ENDPOINT = Endpoint(name="digits", source="e.yml")
 BLUE = Deployment(
@@ -158,6 +158,25 @@ def test_gpu_settings_need_a_gpu_provider() -> None:
     )
     (problem,) = said(replace(BLUE, gpu_memory_bytes=1))
     assert "gpu_memory_mb" in problem
+
+
+def test_sessions_and_what_autoscale_may_add_are_bounded_as_instances_are() -> None:
+    limits = Limits(instances_per_deployment=8)
+    four = replace(BLUE, instance_count=2, sessions=4)
+    setting = "(setting instances_per_deployment_max)"
+    group = "instances of 4 sessions each (instance_group of config.pbtxt)"
+    assert said(four, replace(GREEN, scale=Scale(max_instances=8)), limits=limits) == []
+    assert said(
+        replace(four, instance_count=3, scale=Scale(max_instances=4)),
+        replace(GREEN, scale=Scale(max_instances=9)),
+        limits=limits,
+    ) == [
+        f"b.yml: instance_count: found 3 {group}; accepted: an integer from 1 to 2 {setting}",
+        f"b.yml: scale_settings.max_instances: found 4 {group}; accepted: an integer from 1 to 2 {setting}",
+        f"g.yml: scale_settings.max_instances: found 9; accepted: an integer from 1 to 8 {setting}",
+    ]
+    (problem,) = said(replace(BLUE, sessions=9), limits=limits)
+    assert problem.endswith(f"accepted: at most 8 sessions {setting}")
 
 
 def test_limits_hold_exactly_and_name_their_setting() -> None:

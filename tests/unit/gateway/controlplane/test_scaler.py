@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,15 @@ def test_instances_follow_the_load_and_the_document_stays(plane: Plane, load: Lo
     log = plane.run(plane.control.logs("digits", "blue", None))
     assert "1 instance become 2: utilisation is 100 % (1 of 1 busy" in log
     plane.agree()
+
+
+def test_an_instance_of_two_sessions_is_not_added_for_each_of_them(plane: Plane, load: Load) -> None:
+    desired, key = plane.publisher.desired, ("digits", "blue")
+    deployments = {key: replace(desired.deployments[key], sessions=2)}
+    plane.publisher.desired = replace(desired, deployments=deployments)
+    assert load.look(1) == 1
+    # Two instances of two sessions.
+    assert load.look(2) == 4
 
 
 def test_nobody_is_asked_where_nothing_scales(plane: Plane, load: Load) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gateway.controlplane.translate import deployment_of
 from gateway.controlplane.translate_script import Tree
 from gateway.controlplane.yaml_types import (
     BatchingYaml,
+    BuildYaml,
     CodeYaml,
     DeploymentGatewayYaml,
     EnvironmentYaml,
@@ -63,13 +65,18 @@ def refused(place: Place, **given: Any) -> str:
     return "; ".join(f"{one.path}: {one.text}" for one in place.mistakes)
 
 
-def registered(files: dict[str, str], kept: bool = True, **given: Any) -> Deployment | str:
-    """A deployment of `azureml:m:1` with these files; the mistakes where it is refused."""
+def registered(
+    files: dict[str, str], kept: bool = True, known: ScriptEnvironment | None = None, **given: Any
+) -> Deployment | str:
+    """A deployment of `azureml:m:1` with these files; the mistakes where it is refused. `known`: a registered
+    environment."""
     listed = tuple((name, f"sha of {name}", len(text)) for name, text in files.items())
     contents = {name: text.encode() for name, text in files.items()} if kept else {}
 
     def trees(kind: Kind, reference: str) -> Tree:
         if kind is Kind.ENVIRONMENT:
+            if known is not None:
+                return Tree(reference=reference, environment=known)
             raise ModelFileError("environment", "there is no such asset")
         return Tree(reference="azureml:m:1", files=listed, folder="model", type="mlflow_model", read=contents.get)
 
@@ -78,7 +85,7 @@ def registered(files: dict[str, str], kept: bool = True, **given: Any) -> Deploy
 
     place = place_of(Path("/nowhere"))
     found = deployment_of(source(model="azureml:m:1", **given), place, True, resolve, trees)
-    return found if found is not None else str(place.mistakes[0].text)
+    return found if found is not None and not place.mistakes else str(place.mistakes[0].text)
 
 
 def test_python_function_runs_in_the_environment_that_the_model_names(tmp_path: Path) -> None:
@@ -113,6 +120,44 @@ def test_an_environment_of_its_own_is_used_instead(tmp_path: Path) -> None:
     named = local(write(tmp_path, files), environment="local").script
     assert named is not None
     assert named.environment == ScriptEnvironment(reference="local", needs_mlflow=True)
+
+
+def test_an_environment_of_a_build_context_is_for_python_alone(tmp_path: Path) -> None:
+    context = EnvironmentYaml(build=BuildYaml(path="./context"))
+    found = local(write(tmp_path, FILES), environment=context)
+    assert found.script is not None
+    assert found.script.environment.document == {"build": {"path": "./context"}}
+    place = write(tmp_path / "onnx", {"MLmodel": "flavors:\n" + ONNX, "sub/model.onnx": "onnx"})
+    deployment_of(source(environment=context), place, True)
+    assert [one.path for one in place.mistakes] == ["environment.build"]
+    away = (
+        (ModelYaml(path="./away"), ["model.path", "environment.build"]),
+        (ModelYaml(path="./away", type="mlflow_model"), ["model.path"]),
+    )
+    for model, said in away:
+        place = place_of(tmp_path)
+        deployment_of(source(environment=context, model=model), place, True)
+        assert [one.path for one in place.mistakes] == said
+
+
+def test_a_registered_environment_of_a_build_context_is_for_python_alone() -> None:
+    kept = ScriptEnvironment(reference="azureml:e:1", document={"build": {"path": "x"}})
+    found = registered(FILES, environment="azureml:e:1", known=kept)
+    assert isinstance(found, Deployment)
+    assert found.script is not None
+    assert found.script.environment == replace(kept, needs_mlflow=True)
+    onnx = {"MLmodel": "flavors:\n" + ONNX, "sub/model.onnx": "onnx"}
+    found = registered(onnx, environment="azureml:e:1", known=kept)
+    assert isinstance(found, str)
+    assert "azureml:e:1 is a custom container (build)" in found
+
+
+def test_a_registered_model_that_cannot_be_looked_up_may_be_one_of_python(tmp_path: Path) -> None:
+    place = place_of(tmp_path)
+    context = EnvironmentYaml(build=BuildYaml(path="./context"))
+    given = source(model="azureml:m:1", environment=context, environment_variables={"A": "b"})
+    assert deployment_of(given, place, True) is not None
+    assert (place.mistakes, place.notes) == ([], [])
 
 
 def test_an_onnx_flavour_is_an_onnx_model(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_dynamic_batching_is_sizes_a_delay_and_a_queue() -> None:
         ("instance_group { }", 0, "", ()),
         ("instance_group { kind: KIND_CPU count: 3 }", 3, "cpu", ()),
         ("instance_group { kind: KIND_GPU count: 2 gpus: [ 0, 1 ] }", 4, "gpu", (0, 1)),
+        ("instance_group { kind: KIND_GPU gpus: [ 0, 1 ] }", 2, "gpu", (0, 1)),
         (
             "instance_group [ { kind: KIND_GPU count: 1 gpus: 0 }, { kind: KIND_GPU count: 2 gpus: [ 1, 2 ] } ]",
             5,
@@ -134,6 +135,7 @@ def test_a_reshape_is_what_callers_see_and_what_the_model_has() -> None:
         ("instance_group { kind: KIND_CPU } instance_group { kind: KIND_GPU gpus: 0 }", "KIND_CPU, KIND_GPU side by"),
         ("instance_group { kind: KIND_CPU gpus: 0 }", "instance_group[0].gpus: found GPUs for KIND_CPU"),
         ("instance_group { gpus: -1 }", "instance_group[0].gpus: found -1"),
+        ("instance_group { count: -1 }", "instance_group[0].count: found -1; accepted: numbers from 0"),
         ("instance_group { count: 2000 }", "instance_group.count: found 2000 in all; accepted: at most 1024"),
         ("optimization { graph { level: 7 } }", "optimization.graph.level: found 7"),
         (
