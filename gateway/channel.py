@@ -145,10 +145,12 @@ class Cover(msgspec.Struct, frozen=True, tag=True):
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
-    """Go on accepting for `grace_s`, then stop, finish within `timeout_s`, answer, and exit."""
+    """Go on accepting for `grace_s`, then stop, finish within `timeout_s`, write what was collected within `flush_s`,
+    answer, and exit."""
 
     grace_s: float
     timeout_s: float
+    flush_s: float = 5.0
 
 
 class WorkerGone(msgspec.Struct, frozen=True, tag=True):

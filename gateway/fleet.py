@@ -445,7 +445,7 @@ class Fleet:
     async def _drain(self, scorer: ScorerProcess, message: Drain) -> None:
         # A scorer that died, or that outstays its time, cannot be drained any further.
         with contextlib.suppress(ScorerDied, RemoteFailed, TimeoutError):
-            await scorer.call(message, message.grace_s + message.timeout_s + 2)
+            await scorer.call(message, message.grace_s + message.timeout_s + message.flush_s + 2)
         await self._collect(scorer)
         scorer.is_serving = False
         scorer.close()

@@ -222,6 +222,11 @@ class Scorer:
         finished = await self._server.drain(drain.timeout_s)
         if not finished:
             log.warning("requests were cut off: they were still running %g s after the drain", drain.timeout_s)
+        if self._writer is not None:
+            # An answer is queued in the turn after it has left. Once this is answered the process may be killed.
+            await asyncio.sleep(0)
+            if not await asyncio.to_thread(self._writer.close, drain.flush_s):
+                log.warning("collected data is lost: the disk did not take it within %g s", drain.flush_s)
 
 
 def _settle_memory() -> None:

@@ -14,6 +14,7 @@ Source: azureml-ai-monitoring 1.0.0 (config.py, sender.py); contract/azure-ml-en
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import hashlib
 import json
@@ -32,7 +33,7 @@ from starlette.routing import Route
 
 from gateway.collection.records import TYPE, Record
 from gateway.collection.spec import CollectorSpec
-from gateway.collection.writer import Collection, Writer
+from gateway.collection.writer import Collection, Writer, size_of_headers
 from gateway.identity import RequestIds, is_guid
 from gateway.listener import HttpLimits, HttpServer, bind
 from gateway.telemetry.collection import CollectionRecord
@@ -65,17 +66,20 @@ class Sink:
         # By the digest of a pool's secret: its deployment and what that collects.
         self._pools: dict[bytes, tuple[str, dict[str, Collection]]] = {}
         self._counts: dict[str, dict[str, CollectionRecord]] = {}
+        # Set once it listens; held by whoever starts or ends it.
         self._server: HttpServer | None = None
         self._port = 0
+        self._starting = asyncio.Lock()
         self.app = Starlette(routes=[Route(PATH, self._take, methods=["POST"])])
 
     async def admit(self, name: str, spec: CollectorSpec) -> tuple[str, dict[str, str]]:
-        """A new secret for a pool of this deployment, and the variables by which the package finds the sink."""
-        if self._server is None:
-            self._server = HttpServer(self.app, HttpLimits(connections_max=SENDERS_MAX), None)
-            (sock,) = bind(HOST, 0)
-            self._port = sock.getsockname()[1]
-            await self._server.start(sock)
+        """A new secret for a pool of this deployment, and the variables by which the package finds the sink.
+
+        Errors: PortInUse, OSError where it cannot listen, which the next pool tries again.
+        """
+        async with self._starting:
+            if self._server is None:
+                self._server = await self._listen()
         secret = secrets.token_hex(32)
         counts = self._counts.setdefault(name, {})
         collections = {
@@ -101,8 +105,21 @@ class Sink:
         return {type_: record.snapshot() for type_, record in self._counts.get(name, {}).items()}
 
     async def close(self) -> None:
-        if self._server is not None:
-            await self._server.close()
+        async with self._starting:
+            if self._server is not None:
+                await self._server.close()
+
+    async def _listen(self) -> HttpServer:
+        server = HttpServer(self.app, HttpLimits(connections_max=SENDERS_MAX), None)
+        (sock,) = bind(HOST, 0)
+        port = sock.getsockname()[1]
+        try:
+            await server.start(sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._port = port
+        return server
 
     async def _take(self, request: Request) -> Response:
         _, collections = self._pools.get(_digest(_password(request.headers.get("authorization", ""))), ("", None))
@@ -123,7 +140,7 @@ class Sink:
             collection.counts.dropped("invalid")
             return _refused(400, "ce-time is no number of seconds since 1970")
         make = partial(_record, dict(request.headers), type_, body, sent_s, self._ids.next())
-        if not self._writer.put(collection, len(body), time_s, make):
+        if not self._writer.put(collection, len(body) + size_of_headers(request.headers.raw), time_s, make):
             return _refused(429, "more is collected than the disk takes; this record is dropped")
         return JSONResponse({"status": "accepted"})
 

@@ -5,7 +5,9 @@ which is counted: stored, or dropped for one reason. What a process that is kill
 second of records where the disk keeps up) is lost uncounted.
 Why the thread looks ten times a second and is not told: a wake-up for each record would take the interpreter's lock
 from the loop that answers requests.
-Units: bytes of payloads, each record with RECORD_BYTES for itself; *_s seconds.
+Memory: what is queued, as it is counted; BATCH_BYTES of lines that were made of it, and one record more. A payload
+that was compressed is inflated on the thread, so lines are written as soon as so much has gathered.
+Units: bytes that a record holds, with RECORD_BYTES for itself; *_s seconds.
 Threads: `put` and `close` are the loop's; everything below `_run` is the thread's. What both need is written by one.
 Errors: none.
 """
@@ -16,7 +18,7 @@ import errno
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -30,6 +32,10 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 0.1
 RECORD_BYTES = 1024
+# A pair of header name and value, beside their characters.
+HEADER_BYTES = 128
+# Lines that have gathered are written when they are so many bytes.
+BATCH_BYTES = 4 * 1024 * 1024
 # How much of the disk stays free, for what must be written.
 RESERVE_BYTES = 256 * 1024 * 1024
 FILE_BYTES_MIN = 64 * 1024
@@ -61,11 +67,22 @@ def writer_of(folder: Path, instance: str, bytes_max: int, queue_bytes_max: int)
     return Writer(files, queue_bytes_max)
 
 
+def size_of_headers(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """What header lines hold that wait with their record."""
+    return sum([HEADER_BYTES + len(name) + len(value) for name, value in headers])
+
+
 class _Put(NamedTuple):
     collection: Collection
-    size_bytes: int
+    held_bytes: int
     time_s: float
     make: Callable[[], Record]
+
+
+class _Line(NamedTuple):
+    counts: CollectionRecord
+    held_bytes: int
+    line: bytes
 
 
 class Writer:
@@ -94,39 +111,56 @@ class Writer:
         self._queue.append(_Put(collection, held_bytes, time_s, make))
         return True
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """Write what waits, as far as the disk takes it in that time. Waits for the thread; nothing may follow."""
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """Write what waits; whether the disk took it in that time. Waits for the thread. From here on there is room
+        for nothing more. May be called again."""
+        self._queue_bytes_max = 0
         self._closing.set()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         is_last = False
         while not is_last:
             # What was put before the closing is written after it.
             is_last = self._closing.wait(EVERY_S)
-            self._write(self._taken())
+            self._write()
 
-    def _taken(self) -> list[_Put]:
-        return [self._queue.popleft() for _ in range(len(self._queue))]
+    def _write(self) -> None:
+        """What is in the queue now. Lines of one folder go there by one write, unless they are many."""
+        lines: dict[str, list[_Line]] = {}
+        gathered_bytes = 0
+        for _ in range(len(self._queue)):
+            gathered_bytes += self._gather(lines)
+            if gathered_bytes >= BATCH_BYTES:
+                self._append_all(lines)
+                gathered_bytes = 0
+        self._append_all(lines)
 
-    def _write(self, batch: list[_Put]) -> None:
-        """Lines of one folder go there by one write."""
-        lines: dict[str, list[tuple[CollectionRecord, bytes]]] = {}
-        for one in batch:
-            counts = one.collection.counts
-            try:
-                folder, line = self._line(one)
-            except OSError as error:
-                self._failed([counts], error)
-            except Exception:
-                log.exception("a record of %s could not be made", one.collection.folder)
-                counts.dropped("error")
-            else:
-                lines.setdefault(folder, []).append((counts, line))
+    def _gather(self, lines: dict[str, list[_Line]]) -> int:
+        """Add the line of the next record, of which nothing else is kept; how long it is."""
+        one = self._queue.popleft()
+        counts = one.collection.counts
+        try:
+            folder, line = self._line(one)
+        except OSError as error:
+            self._failed([counts], error)
+        except Exception:
+            log.exception("a record of %s could not be made", one.collection.folder)
+            counts.dropped("error")
+        else:
+            lines.setdefault(folder, []).append(_Line(counts, one.held_bytes, line))
+            return len(line)
+        self._ended_bytes += one.held_bytes
+        return 0
+
+    def _append_all(self, lines: dict[str, list[_Line]]) -> None:
         for folder, found in lines.items():
             self._append(folder, found)
-        self._ended_bytes += sum(one.size_bytes for one in batch)
+            self._ended_bytes += sum([one.held_bytes for one in found])
+        lines.clear()
 
     def _line(self, one: _Put) -> tuple[str, bytes]:
         """Its folder and line; what does not fit on the line is in its file then."""
@@ -136,20 +170,20 @@ class Writer:
             self._files.put(folder, name, beside)
         return folder, line
 
-    def _append(self, folder: str, found: list[tuple[CollectionRecord, bytes]]) -> None:
+    def _append(self, folder: str, found: list[_Line]) -> None:
         try:
-            self._files.append(folder, b"".join([line for _, line in found]))
+            self._files.append(folder, b"".join([one.line for one in found]))
         except OSError as error:
-            self._failed([counts for counts, _ in found], error)
+            self._failed([one.counts for one in found], error)
             return
         except Exception:
             # The thread goes on, whatever this was.
             log.exception("collected data could not be written to %s", folder)
-            for counts, _ in found:
-                counts.dropped("error")
+            for one in found:
+                one.counts.dropped("error")
             return
-        for counts, _ in found:
-            counts.stored()
+        for one in found:
+            one.counts.stored()
         if self._is_failing:
             self._is_failing = False
             log.info("collected data can be written again")

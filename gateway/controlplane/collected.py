@@ -25,7 +25,8 @@ FILES_MAX = 100_000
 
 
 class Collected:
-    """One gateway's. Made before anything is written, closed after the crews."""
+    """One gateway's. Made before anything is written. Closed before the crews are: what a script sends while the
+    gateway ends is refused."""
 
     def __init__(
         self,

@@ -3,8 +3,8 @@
 Promise: the answer has left when a copy is queued, in a later turn of the loop; copying waits for nothing and fails
 no request. One chance decides for a request and its answer, so with equal shares both of a pair are there.
 What: the bodies as the deployment was given them and as it gave them (inflated), the headers that are asked for, and
-never those that prove callers. Refusals before the model or script was asked are not collected, nor are the copies of
-a mirror.
+never those that prove callers. Refusals before the model or script was asked are not collected, be they made on
+arrival or after a wait, nor are the copies of a mirror.
 Units: *_ns monotonic nanoseconds; times on records in seconds since 1970.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.collection.records import Record
 from gateway.collection.spec import NEVER_COLLECTED, REQUEST, RESPONSE, CollectorSpec
-from gateway.collection.writer import Collection, Writer
+from gateway.collection.writer import Collection, Writer, size_of_headers
 from gateway.dataplane.script import PATH
 from gateway.identity import RequestIds
 from gateway.telemetry.record import DeploymentRecord
@@ -45,7 +45,7 @@ class Captures:
 class Capture:
     """Of one deployment in one scorer."""
 
-    __slots__ = ("_agent", "_headers", "_ids", "_request", "_response", "_shares", "_version", "_writer")
+    __slots__ = ("_agent", "_headers", "_ids", "_kept", "_request", "_response", "_shares", "_version", "_writer")
 
     def __init__(self, spec: CollectorSpec, captures: Captures, record: DeploymentRecord) -> None:
         self._writer = captures.writer
@@ -53,6 +53,7 @@ class Capture:
         self._ids = captures.ids
         self._version = spec.model_version
         self._headers = frozenset(name.encode() for name in spec.headers if name not in NEVER_COLLECTED)
+        self._kept = self._headers | {b"content-type"}
         self._request = _collection(spec, REQUEST, record)
         self._response = _collection(spec, RESPONSE, record)
         self._shares = (_share(spec, REQUEST), _share(spec, RESPONSE))
@@ -66,12 +67,15 @@ class Capture:
         """Queue what was decided for the call, which has ended with this reply."""
         if call.sampled & TAKES_REQUEST and self._request is not None:
             time_s = now_s - (now_ns - call.arrived_ns) / 1e9
-            # Not the call itself: it holds the decoded body too.
-            asked = _Asked(call.request_id, call.method, _path(call), call.query, call.head.lines, call.body)
-            self._writer.put(self._request, len(call.body), time_s, partial(self._of_request, asked, time_s))
+            # Not the call itself, which holds the decoded body too, nor headers that no record names.
+            path, query, body = _path(call), call.query, call.body
+            lines = [line for line in call.head.lines if line[0] in self._kept]
+            asked = _Asked(call.request_id, call.method, path, query, lines, body)
+            size = len(body) + len(path) + len(query) + size_of_headers(lines)
+            self._writer.put(self._request, size, time_s, partial(self._of_request, asked, time_s))
         if call.sampled & TAKES_RESPONSE and self._response is not None:
             make = partial(self._of_response, call.request_id, reply, now_s)
-            self._writer.put(self._response, len(reply.body), now_s, make)
+            self._writer.put(self._response, len(reply.body) + len(reply.lines), now_s, make)
 
     # On the writer's thread.
 

@@ -30,7 +30,7 @@ from gateway.dataplane.script import PATH, headers_for_script, headers_of_answer
 from gateway.errors import Code, Problem, problem_of
 from gateway.identity import RequestIds
 from gateway.problem import azure_body, internal, v2_body
-from runtimes import RuntimeFault, Scheduler, ScriptRequest, WorkItem, now_ns
+from runtimes import ModelFailed, RuntimeFault, Scheduler, ScriptRequest, WorkItem, now_ns
 
 log = logging.getLogger(__name__)
 
@@ -301,7 +301,7 @@ class Scoring:
         answer(reply)
         if call.mirror is not None:
             self._mirror.copy(call, item)
-        if call.sampled:
+        if call.sampled and _was_asked(item):
             # In a later turn: the answer leaves at the end of this one.
             self._scheduler.call_soon(lambda: self._collect(call, reply))
 
@@ -389,6 +389,13 @@ class Scoring:
         if call.leased:
             call.leased = False
             call.deployment.live.release()
+
+
+def _was_asked(item: Item) -> bool:
+    """Whether an instance or a worker had it. What waited in vain is refused as it is on arrival."""
+    if item.fault is None or isinstance(item.fault, ModelFailed):
+        return True
+    return item.started_ns > 0 if isinstance(item, WorkItem) else item.is_taken
 
 
 def not_allowed(method: str, allowed: Sequence[str]) -> Problem:

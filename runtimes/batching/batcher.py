@@ -330,8 +330,9 @@ class Batcher:
         self.counts.expired += 1
         if is_unstarted:
             self._tell(self._observer.expired)
-        elif item.batch is not None:
-            item.started_ns = item.batch.taken_ns
+        elif not item.started_ns:
+            # One that is split has no batch of its own; its first part has, and is not done.
+            item.started_ns = item.batch.taken_ns if item.batch is not None else now_ns
         self._answer(item, None, self._lateness(item, now_ns, is_unstarted))
 
     def _lateness(self, item: WorkItem, now_ns: int, is_unstarted: bool) -> RuntimeFault:

@@ -16,7 +16,6 @@ from starlette.requests import Request
 
 from gateway.controlplane.blobs import sas
 from gateway.controlplane.blobs.storage import Storage
-from gateway.controlplane.store.records import AssetFile
 from gateway.errors import Code, Problem
 from tests.support.blob_door import BLOCK_BLOB, LIMITS, NOW, SECRET, Answer, Shop, open_shop, send
 
@@ -892,42 +891,6 @@ def test_a_path_is_read_where_the_server_gives_it_decoded_only(tmp_path: Path) -
         signed = sas.sign(SECRET, "azureml", "", "r", NOW + 9)
         answer = await send(WithoutRawPath(), "GET", b"/blob/a/azureml/x", signed, {}, [])  # type: ignore[arg-type]
         assert answer.body == b"data"
-
-    in_shop(tmp_path, story)
-
-
-# What becomes an asset.
-
-
-def test_an_asset_is_one_file_or_all_files_of_a_folder(tmp_path: Path) -> None:
-    async def story(shop: Shop) -> None:
-        contents = {"up/h/m/a": b"a", "up/h/m/b/c": b"cc", "up/h/m2": b"d", "up/h/mm": b"e"}
-        for path, data in contents.items():
-            await shop.ask("PUT", path, headers=BLOCK_BLOB, body=data)
-
-        def file(path: str, data: bytes) -> AssetFile:
-            return AssetFile(path=path, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-
-        for place in ("up/h/m", "up/h/m/", "/up/h/m"):
-            assert await shop.storage.asset_files("azureml", place) == (file("a", b"a"), file("b/c", b"cc"))
-        assert await shop.storage.asset_files("azureml", "up/h/m2") == (file("m2", b"d"),)
-        assert await shop.storage.asset_files("azureml", "up/h/none") == ()
-        assert len(await shop.storage.asset_files("azureml", "")) == 4
-        for kept in list(shop.files.kept()):
-            shop.files.remove(kept.name)
-        with pytest.raises(Exception, match="upload it again"):
-            await shop.storage.asset_files("azureml", "up/h/m2")
-
-    in_shop(tmp_path, story)
-
-
-def test_a_large_folder_is_found_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.controlplane.blobs.storage._LIST_PAGE", 2)
-
-    async def story(shop: Shop) -> None:
-        for number in range(5):
-            await shop.ask("PUT", f"f/{number}", headers=BLOCK_BLOB, body=b"x")
-        assert [file.path for file in await shop.storage.asset_files("azureml", "f")] == list("01234")
 
     in_shop(tmp_path, story)
 

@@ -94,6 +94,35 @@ def test_a_refusal_is_not_collected_and_nothing_is_where_no_collector_is(way: st
     run(main())
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_what_waited_in_vain_is_not_collected_and_what_ran_too_long_is(way: str) -> None:
+    async def main() -> None:
+        kept = Kept()
+        parts = {
+            "blue": Part(is_held=True, queue_wait_ms=20),
+            "busy": Part(is_held=True, timeout_ms=20),
+            "script": Part(script=lambda _: None, timeout_ms=40),
+        }
+        async with open_door(way, parts=parts) as (door, client):
+            for name in parts:
+                collect(door, kept, name)
+
+            async def status(name: str) -> int:
+                return (await client.post(SCORE, json=ROWS, headers={"azureml-model-deployment": name})).status_code
+
+            assert [await status("blue"), await status("busy")] == [429, 408]
+            # The first is taken by the one worker, which never ends it; the second waits for that.
+            assert [await status("script"), await status("script")] == [408, 408]
+            await door.until(lambda: len(kept.records) >= 2)
+            await asyncio.sleep(0)
+            for name in ("blue", "busy"):
+                door.pools[name].release()
+        assert [one.type for one in kept.records] == ["request", "response"]
+        assert b"while the scoring script ran" in kept.records[1].body
+
+    run(main())
+
+
 def test_a_compressed_answer_is_collected_as_a_compressed_one() -> None:
     async def main() -> None:
         kept = Kept()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -21,6 +23,8 @@ from gateway.collection.appending import Appender
 from gateway.collection.sink import PATH, SENDERS_MAX, Sink, config
 from gateway.collection.spec import CollectionSpec, CollectorSpec
 from gateway.collection.writer import Writer
+from gateway.listener import HttpServer
+from tests.support.waiting import eventually
 
 NOW = 1_769_900_000.0
 PROGRAM = """
@@ -148,17 +152,51 @@ def test_a_secret_opens_its_own_deployment_for_as_long_as_its_pool_lives(tmp_pat
                 given = headers(**({"authorization": authorization} if authorization else {}))
                 refused = await client.post(open_url, headers=given, content=b"[1]")
                 assert refused.status_code == 401
+            await asyncio.to_thread(
+                eventually, lambda: sink.counts("e/one")["model_inputs"]["stored"] == 1, "the record is stored"
+            )
             # The next pool of a deployment goes on with its counts; with the last they go.
             second, _ = await sink.admit("e/one", spec("model_inputs"))
             sink.forget(first)
             assert (await client.post(url_of(one), headers=headers(), content=b"[1]")).status_code == 401
-            assert sum(sink.counts("e/one")["model_inputs"].values()) <= 1
+            counts = sink.counts("e/one")["model_inputs"]
+            assert (counts["stored"], sum(counts.values())) == (1, 1)
             sink.forget(second)
             sink.forget("never made")
             assert (sink.counts("e/one"), list(sink.counts("e/other"))) == ({}, ["model_outputs"])
 
     asyncio.run(main())
     assert [one["data"] for one in records(tmp_path, "model_inputs")] == [[1]]
+
+
+def test_a_sink_that_could_not_listen_listens_for_the_next_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[socket.socket] = []
+    start = HttpServer.start
+
+    async def fails_once(server: HttpServer, sock: socket.socket) -> None:
+        started.append(sock)
+        # Others come meanwhile.
+        await asyncio.sleep(0)
+        if len(started) == 1:
+            raise OSError(errno.EMFILE, "too many open files")
+        await start(server, sock)
+
+    monkeypatch.setattr(HttpServer, "start", fails_once)
+
+    async def main() -> None:
+        async with sink_in(tmp_path) as sink, httpx.AsyncClient() as client:
+            with pytest.raises(OSError, match="too many"):
+                await sink.admit("e/one", spec("model_inputs"))
+            assert started[0].fileno() == -1
+            admitted = await asyncio.gather(*(sink.admit("e/one", spec("model_inputs")) for _ in range(3)))
+            assert len(started) == 2
+            for _, variables in admitted:
+                answer = await client.post(url_of(variables), headers=headers(), content=b"[1]")
+                assert answer.status_code == 200
+
+    asyncio.run(main())
 
 
 def test_what_cannot_be_taken_is_refused_with_its_reason_and_counted(

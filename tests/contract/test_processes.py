@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from starlette.responses import PlainTextResponse
 
@@ -28,6 +30,7 @@ from gateway.channel import (
     Channel,
     Collect,
     Collected,
+    CollectionSettings,
     Commit,
     Done,
     Drain,
@@ -40,6 +43,9 @@ from gateway.channel import (
     ScorerSettings,
     Start,
 )
+from gateway.collection import appending
+from gateway.collection import writer as writers
+from gateway.collection.spec import CollectionSpec, CollectorSpec
 from gateway.controlplane.assembly import ControlPlane
 from gateway.controlplane.certificates import ensure_certificates
 from gateway.controlplane.management import answer
@@ -247,6 +253,65 @@ def test_a_scorer_reloads_its_certificate_and_drains(tmp_path: Path) -> None:
             await driven.score()
 
     drive(story, scorer_settings(first))
+
+
+def collecting_digits() -> SnapshotSpec:
+    spec = digits(1, "blue", traffic={"blue": 100})
+    both = tuple(CollectionSpec(name=name, folder=name) for name in ("request", "response"))
+    blue = replace(
+        spec.endpoints["digits"].deployments["blue"], collector=CollectorSpec(source="s", collections=both)
+    )
+    return replace(spec, endpoints={"digits": replace(spec.endpoints["digits"], deployments={"blue": blue})})
+
+
+def collecting_settings(folder: Path) -> ScorerSettings:
+    collection = CollectionSettings(folder=str(folder), bytes_max=1 << 30, queue_bytes_max=1 << 20)
+    return msgspec.structs.replace(scorer_settings(), collection=collection)
+
+
+def lines_in(folder: Path) -> list[int]:
+    """How many each file of a scorer has."""
+    return [len(path.read_text().splitlines()) for path in folder.rglob("scorer-0.jsonl")]
+
+
+def test_a_scorer_that_says_it_has_drained_has_written_what_it_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The thread would not look at its queue by itself.
+    monkeypatch.setattr(writers, "EVERY_S", 3600.0)
+
+    async def story(driven: Driven) -> None:
+        await driven.channel.call(Prepare(spec=collecting_digits(), learned={}))
+        await driven.channel.call(Commit(revision=1))
+        for _ in range(3):
+            assert (await driven.score()).status_code == 200
+        assert lines_in(tmp_path) == []
+        await driven.channel.call(Drain(grace_s=0, timeout_s=5))
+        # It may be killed now.
+        assert lines_in(tmp_path) == [3, 3]
+        totals = await driven.channel.call(Collect())
+        assert isinstance(totals, Collected)
+        counts = totals.totals.endpoints["digits"].deployments["blue"].collections
+        assert {name: one["stored"] for name, one in counts.items()} == {"request": 3, "response": 3}
+
+    drive(story, collecting_settings(tmp_path))
+
+
+def test_a_disk_that_stands_still_holds_up_a_drain_for_so_long_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moves = threading.Event()
+    monkeypatch.setattr(appending.Appender, "append", lambda *_: moves.wait(DEADLINE_S))
+
+    async def story(driven: Driven) -> None:
+        await driven.channel.call(Prepare(spec=collecting_digits(), learned={}))
+        await driven.channel.call(Commit(revision=1))
+        assert (await driven.score()).status_code == 200
+        await driven.channel.call(Drain(grace_s=0, timeout_s=5, flush_s=0.05))
+        assert "the disk did not take it within 0.05 s" in capsys.readouterr().err
+        moves.set()
+
+    drive(story, collecting_settings(tmp_path))
 
 
 def test_a_scorer_accepts_for_another_for_as_long_as_it_is_told_to() -> None:

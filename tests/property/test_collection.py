@@ -108,7 +108,7 @@ def test_every_record_is_stored_once_or_counted_as_dropped(
                 puts += 1
                 identity = f"{puts}"
                 queue.put(kinds[kind], len(body), 1.0, partial(make, identity, body))
-            queue._write(queue._taken())
+            queue._write()
         assert queue._put_bytes == queue._ended_bytes
         counts = [one.counts.snapshot() for one in kinds]
         assert sum(sum(one.values()) for one in counts) == puts

@@ -32,7 +32,7 @@ from gateway.controlplane.blobs.names import BY_HASH, LAST, Target
 from gateway.controlplane.blobs.ranges import Span
 from gateway.controlplane.blobs.refusals import Fault, Refusal, not_found
 from gateway.controlplane.blobs.xml_text import BLOCKS_MAX, Listed
-from gateway.controlplane.store.records import AssetFile, Blob, Block
+from gateway.controlplane.store.records import Blob, Block
 
 log = logging.getLogger(__name__)
 
@@ -245,37 +245,6 @@ class Storage:
 
     async def close(self, descriptor: int) -> None:
         await self.files.run(os.close, descriptor)
-
-    async def asset_files(self, container: str, path: str) -> tuple[AssetFile, ...]:
-        """What an asset at this place consists of: the one file, or all files of the folder; empty for neither.
-
-        Their content is held: it is not collected until the asset had the time to be stored.
-        """
-        place = path.strip("/")
-        single = await self.index.blob(container, place) if place else None
-        found: Sequence[Blob] = [single] if single is not None else await self._all_below(container, place)
-        start = len(place) + 1 if place else 0
-        if single is not None:
-            start = place.rfind("/") + 1
-        await self.files.run(self._hold, found)
-        return tuple(
-            AssetFile(path=blob.path[start:], sha256=blob.sha256, size_bytes=blob.size_bytes) for blob in found
-        )
-
-    def _hold(self, blobs: Sequence[Blob]) -> None:
-        for blob in blobs:
-            if not self.files.hold(blob.sha256):
-                log.error("the blob %s/%s cannot be used: its content is missing", blob.container, blob.path)
-                raise Refusal(Fault.INTERNAL, f"the content of the blob {blob.path!r} is missing; upload it again")
-
-    async def _all_below(self, container: str, folder: str) -> list[Blob]:
-        found: list[Blob] = []
-        prefix = f"{folder}/" if folder else ""
-        while True:
-            page = await self.index.list_blobs(container, prefix, found[-1].path if found else "", _LIST_PAGE)
-            found += page
-            if len(page) < _LIST_PAGE:
-                return found
 
     async def _write(self, body: AsyncIterator[bytes], md5: bytes | None, credit_bytes: int = 0) -> Written:
         bytes_max = self.limits.upload_max_bytes

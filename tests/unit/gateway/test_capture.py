@@ -11,7 +11,7 @@ import pytest
 
 from gateway.collection.records import Record, line_of
 from gateway.collection.spec import CollectionSpec, CollectorSpec
-from gateway.collection.writer import Collection, Writer
+from gateway.collection.writer import HEADER_BYTES, Collection, Writer
 from gateway.dataplane.capture import TAKES_REQUEST, TAKES_RESPONSE, Capture, Captures
 from gateway.dataplane.score import Call, Reply
 from gateway.telemetry.record import DeploymentRecord
@@ -87,8 +87,11 @@ def test_both_of_a_pair_name_the_request_and_each_has_its_time_and_size() -> Non
     spec = collector(headers=("x-tenant",), model_version="3")
     capture(spec, kept).take(call(query=b"a=1"), REPLY, now_s=100.0, now_ns=3 * 10**9)
     (folder, size, time_s, asked), (other, other_size, later_s, answered) = kept.records
-    assert (folder, size, time_s) == ("home/request", 3, 98.0)
-    assert (other, other_size, later_s) == ("home/response", 2, 100.0)
+    assert (folder, time_s) == ("home/request", 98.0)
+    assert (other, later_s) == ("home/response", 100.0)
+    # All that is held until the records are made: body, path, query and the two headers that are kept of four.
+    assert size == len("[1]/scorea=1content-typeapplication/jsonx-tenantnorth") + 2 * HEADER_BYTES
+    assert other_size == len(REPLY.body) + len(REPLY.lines)
     assert asked.id != answered.id
     common = {"correlationid": "r", "xrequestid": "r", "modelversion": "3", "agent": "gateway/1"}
     assert asked.members == {

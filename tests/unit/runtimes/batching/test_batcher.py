@@ -229,6 +229,14 @@ def test_a_large_request_that_expires_is_answered_once_and_stops_running() -> No
     assert len(world.ran) == 2
 
 
+def test_a_large_request_that_expires_within_its_first_part_had_started() -> None:
+    world = World(behaviour=SLOW, limits=BatchLimits(batch_rows_max=2))
+    large = world.send(matrix(9), within_ns=7 * MS)
+    world.scheduler.run_out()
+    assert "while an instance ran it" in str(large.fault)
+    assert large.started_ns > 0
+
+
 def test_a_large_request_that_is_cancelled_stops_running() -> None:
     world = World(behaviour=SLOW, limits=BatchLimits(batch_rows_max=2))
     large, small = world.send(matrix(9)), world.send(1.0)
