@@ -104,7 +104,8 @@ def _served(
 def _script(
     tree: LocalTree | AssetTree, environment: ScriptEnvironment, source: OnlineDeploymentYaml, place: Place
 ) -> Script:
-    note_vain(source, place, "a python_function model")
+    what = "a python_function model"
+    note_vain(source.gateway, place, what, f"has no effect with {what}, which is given one request at a time")
     return Script(
         model=tree,
         environment=environment,

@@ -34,6 +34,12 @@ _WITHOUT_EFFECT = {
 }
 
 
+# Of gateway.batching: what is about sharing runs, and what is about tensors.
+_SHARING = ("enabled", "max_rows", "slo_ms", "queue_delay_ms")
+_TENSORS = ("axes", "padding", "sizes")
+_UNSHARED = "has no effect unless the scoring script defines run_batch()"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
     """A registered asset as a deployment needs it: its files, or, of an environment, what it says. `address`: where
@@ -65,7 +71,9 @@ def script_of(source: OnlineDeploymentYaml, place: Place, trees: Trees) -> Scrip
         place.blame("code_configuration.scoring_script", "missing; accepted: a file, relative to code")
         return None
     code = tree_of(given.code or ".", place, Kind.CODE, "code_configuration.code", trees)
-    _note_vain(source.gateway, _checked_script(code, given.scoring_script, place), place)
+    # Whether the script really has run_batch() is known once a worker has imported it; the status tells it then.
+    unshared = "" if b"run_batch" in _checked_script(code, given.scoring_script, place) else _UNSHARED
+    note_vain(source.gateway, place, "code_configuration", unshared)
     model: LocalTree | AssetTree | None = None
     if source.model is not None:
         key = "model" if isinstance(source.model, str) else "model.path"
@@ -103,24 +111,16 @@ def liveness_of(source: OnlineDeploymentYaml, place: Place) -> Probe:
     )
 
 
-def note_vain(source: OnlineDeploymentYaml, place: Place, what: str) -> None:
-    """What only ONNX models have; `what` is served instead of one."""
-    for key in ("batching", "runtime"):
-        if getattr(source.gateway, key) != getattr(DeploymentGatewayYaml(), key):
-            place.note(f"gateway.{key}", f"has no effect with {what}; it is for ONNX models")
-
-
-def _note_vain(given: DeploymentGatewayYaml, text: bytes, place: Place) -> None:
-    """Whether the script really has run_batch() is known once a worker has imported it; the status tells it then."""
+def note_vain(given: DeploymentGatewayYaml, place: Place, what: str, unshared: str) -> None:
+    """What only ONNX models have; `what` is served instead of one. `unshared`: why requests do not share a run; none
+    where they may."""
+    only_onnx, unset = f"has no effect with {what}; it is for ONNX models", BatchingYaml()
     if given.runtime != RuntimeYaml():
-        place.note("gateway.runtime", "has no effect with code_configuration; it is for ONNX models")
-    unset = BatchingYaml()
-    for key in ("enabled", "max_rows", "slo_ms", "queue_delay_ms"):
-        if getattr(given.batching, key) != getattr(unset, key) and b"run_batch" not in text:
-            place.note(f"gateway.batching.{key}", "has no effect unless the scoring script defines run_batch()")
-    for key in ("axes", "padding", "sizes"):
-        if getattr(given.batching, key) != getattr(unset, key):
-            place.note(f"gateway.batching.{key}", "has no effect with code_configuration; it is for ONNX models")
+        place.note("gateway.runtime", only_onnx)
+    for keys, why in ((_SHARING, unshared), (_TENSORS, only_onnx)):
+        for key in keys:
+            if why and getattr(given.batching, key) != getattr(unset, key):
+                place.note(f"gateway.batching.{key}", why)
 
 
 def tree_of(text: str, place: Place, kind: Kind, key: str, trees: Trees) -> LocalTree | AssetTree:

@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 # How long after its deadline a run may go on before its worker is reported: most end by themselves meanwhile.
 RECYCLE_AFTER_NS = 500_000_000
-# After a worker's death: what it took and could not announce any more is known by then.
+# What has left the kernel and was not announced for so long is lost: a worker that lives says at once what it took.
 LOST_AFTER_NS = 1_000_000_000
 # So many frames are read in one turn of the loop, so that others get theirs.
 _FRAMES_A_TURN = 64
@@ -102,7 +102,9 @@ class ScriptClient:
         self._out = Outbox()
         # From the clock, so that no answer to an earlier process that had these sockets is taken for one to this.
         self._serials = itertools.count(scheduler.now_ns() + 1)
+        # Up to this number something may be with nobody; the timer is for another look.
         self._suspect_until = 0
+        self._look_timer: Timer | None = None
         self._is_due = False
         self._wake: Timer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -176,13 +178,16 @@ class ScriptClient:
         """The worker ended: what it had taken fails, once all that it sent is read."""
         while self.read():
             pass
-        for parcel in self._out.of(worker):
+        had = self._out.of(worker)
+        for parcel in had:
             lost = self._out.drop(parcel)
             self._observer.ran(len(lost), len(lost), self._scheduler.now_ns() - parcel.taken_ns, True)
             for request in lost:
                 self._fail(request, ModelFailed("the worker process ended while it ran the scoring script"))
-        self._suspect_until = max(self._out.parcels, default=0)
-        self._scheduler.call_at(self._scheduler.now_ns() + LOST_AFTER_NS, self._find_lost)
+        if not had:
+            # It was idle, or had taken one and not said so yet; whoever still has one takes no other.
+            self._out.doubt_next()
+        self._suspect()
         self._pump()
         self._tidy()
 
@@ -203,6 +208,10 @@ class ScriptClient:
         before, self.spec = self.spec, spec
         if spec.batching != before.batching:
             self._line.set(spec.batching, self._line.requests())
+            if self._wake is not None:
+                # It was set for the delay that was.
+                self._wake.cancel()
+                self._wake = None
         self.resize(spec.workers)
 
     def observe(self, observer: Observer) -> None:
@@ -497,6 +506,9 @@ class ScriptClient:
         request.done = True
         if not request.taken:
             self._line.discard(request)
+        elif request.parcel is not None and not request.is_taken:
+            # It is in the kernel still, or with nobody.
+            self._suspect()
 
     def _tidy(self) -> None:
         if self._on_drained and not self._line.waiting and all(one.done for one in self._alive()):
@@ -520,22 +532,41 @@ class ScriptClient:
         if request.parcel is not None:
             self._recycle(self.spec.pool, request.worker, request.parcel.serial)
 
-    def _find_lost(self) -> None:
-        """Fail what a dead worker had taken but not announced: it is not in the kernel, and nobody has it.
+    def _suspect(self) -> None:
+        """Of what is handed over now, something may be with nobody."""
+        self._suspect_until = next(reversed(self._out.parcels), 0)
+        self._look(self._scheduler.now_ns())
+
+    def _look(self, now_ns: int) -> None:
+        """Note what is neither in the kernel nor with a worker that said so; look again while there are suspects.
 
         The kernel keeps the order, so what was handed over before something that a worker has is not there any more.
         """
-        if self._lifecycle.state is State.CLOSED:
+        suspects = self._out.silent(self._suspect_until)
+        if not suspects or self._lifecycle.state is State.CLOSED:
             return
-        parcels = self._out.parcels
-        suspects = [one for one in parcels.values() if not one.is_taken and one.serial <= self._suspect_until]
         is_empty = _unread_bytes(self._work) == 0
         for parcel in suspects:
-            if parcel.serial in parcels and (is_empty or parcel.serial < self._out.announced):
+            if not parcel.gone_ns and (is_empty or parcel.serial < self._out.announced):
+                parcel.gone_ns = now_ns
+                self._out.doubt(parcel)
+        if self._look_timer is None:
+            when_ns = now_ns + LOST_AFTER_NS
+            self._look_timer = self._scheduler.call_at(when_ns, partial(self._find_lost, when_ns))
+
+    def _find_lost(self, when_ns: int) -> None:
+        """Fail what is lost: a worker ended, or could not read it, before it said that it had taken it."""
+        self._look_timer = None
+        # What has been announced meanwhile is not lost.
+        while self.read():
+            pass
+        # As in `_woken`: a timer may be early.
+        now_ns = max(self._scheduler.now_ns(), when_ns)
+        for parcel in self._out.silent(self._suspect_until):
+            if parcel.gone_ns and now_ns - parcel.gone_ns >= LOST_AFTER_NS and parcel.serial in self._out.parcels:
                 for request in self._out.drop(parcel):
                     self._fail(request, ModelFailed("the worker process ended as it took the request"))
-        if any(one.serial in parcels for one in suspects):
-            self._scheduler.call_at(self._scheduler.now_ns() + LOST_AFTER_NS, self._find_lost)
+        self._look(now_ns)
         self._pump()
         self._tidy()
 

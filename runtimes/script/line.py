@@ -30,11 +30,11 @@ class Line:
     __slots__ = ("_batching", "_delay_ns", "_queue", "_table", "wake_ns")
 
     def __init__(self, batching: BatchLimits | None) -> None:
-        self.wake_ns = 0
         self.set(batching, [])
 
     def set(self, batching: BatchLimits | None, waiting: list[ScriptRequest]) -> None:
         """From now on by these limits, beginning with those that wait."""
+        self.wake_ns = 0
         self._batching = batching
         self._delay_ns = batching.queue_delay_ns if batching is not None else 0
         rows_max = batching.batch_rows_max if batching is not None else 1
@@ -116,7 +116,7 @@ class Line:
             return self._queue.take(key, 1, is_first=True)
         starts_ns = now_ns + int(out.work_ns / workers) if len(out) >= workers else now_ns
         rows_max, ends_ns = fit(self._queue, lane, starts_ns) if lane.waiting > 1 else (0, 0)
-        room = _fitting(lane, rows_max or lane.cost.rows_cap)
+        room = _fitting(lane, rows_max or lane.cost.rows_cap, ends_ns)
         return self._queue.take(key, room, ends_ns, is_first=True)
 
     def run_ns(self, requests: list[ScriptRequest]) -> float:
@@ -144,11 +144,12 @@ class Line:
                 return None
 
 
-def _fitting(lane: Lane[ScriptRequest], rows_max: int) -> int:
-    """How many of a lane's first requests travel together; one does, whatever its size."""
+def _fitting(lane: Lane[ScriptRequest], rows_max: int, ends_ns: int) -> int:
+    """How many of a lane's next requests travel together, without those that `Queue.take` drops, as they are due
+    before the run ends; one does, whatever its size."""
     rows = size = 0
     for request in lane.items:
-        if request.done:
+        if request.done or (rows and 0 < request.deadline_ns <= ends_ns):
             continue
         size += len(request.body)
         if rows == rows_max or (size > BATCH_BYTES_MAX and rows):

@@ -17,9 +17,13 @@ from runtimes.script.worker_lib.igw_worker.parcel import Part, pack
 
 
 class Parcel:
-    """`left`: how many of its requests the worker is not done with. `run_ns`: what its run is expected to take."""
+    """`left`: how many of its requests the worker is not done with. `run_ns`: what its run is expected to take.
 
-    __slots__ = ("left", "requests", "run_ns", "serial", "taken_ns", "worker")
+    `is_doubted`: perhaps nobody has it. `gone_ns`: since when it is known to be out of the kernel, while no worker
+    has said that it took it; 0: it is not known.
+    """
+
+    __slots__ = ("gone_ns", "is_doubted", "left", "requests", "run_ns", "serial", "taken_ns", "worker")
 
     def __init__(self, serial: int, requests: list[ScriptRequest], run_ns: float) -> None:
         self.serial = serial
@@ -28,6 +32,8 @@ class Parcel:
         self.run_ns = run_ns
         self.worker = -1
         self.taken_ns = 0
+        self.is_doubted = False
+        self.gone_ns = 0
 
     @property
     def is_taken(self) -> bool:
@@ -37,21 +43,24 @@ class Parcel:
 class Outbox:
     """`requests` by their numbers, `parcels` by theirs. `untaken`: the parcels that no worker is known to have.
 
+    A parcel that is doubted counts neither in `untaken` nor in `len`: it shows nothing of how busy the workers are,
+    and one that is lost must not hold back others until it is known to be.
+
     `announced`: the highest number of a parcel that a worker is known to have had. The kernel keeps the order, so
     what was sent before it is not there any more.
     """
 
-    __slots__ = ("announced", "parcels", "requests", "untaken", "work_ns")
+    __slots__ = ("announced", "doubted", "parcels", "requests", "untaken", "work_ns")
 
     def __init__(self) -> None:
         self.requests: dict[int, ScriptRequest] = {}
         self.parcels: dict[int, Parcel] = {}
-        self.untaken = 0
+        self.untaken = self.doubted = 0
         self.announced = 0
         self.work_ns = 0.0
 
     def __len__(self) -> int:
-        return len(self.parcels)
+        return len(self.parcels) - self.doubted
 
     def send(self, work: socket.socket, scorer: int, parcel: Parcel) -> None:
         """Its requests are out from now on. Errors: BlockingIOError where the kernel is full; OSError, ValueError."""
@@ -80,7 +89,7 @@ class Outbox:
 
     def take(self, parcel: Parcel, worker: int, now_ns: int) -> None:
         """A worker has it."""
-        self.untaken -= not parcel.is_taken
+        self._settle(parcel)
         self.announced = max(self.announced, parcel.serial)
         parcel.worker, parcel.taken_ns = worker, now_ns
         for request in parcel.requests:
@@ -105,6 +114,23 @@ class Outbox:
         self._leave(parcel)
         return lost
 
+    def doubt(self, parcel: Parcel) -> None:
+        if not (parcel.is_taken or parcel.is_doubted):
+            parcel.is_doubted = True
+            self.untaken -= 1
+            self.doubted += 1
+
+    def doubt_next(self) -> None:
+        """A worker may have ended with one that it had not announced: the oldest, for the kernel keeps the order."""
+        for parcel in self.parcels.values():
+            if not (parcel.is_taken or parcel.is_doubted):
+                self.doubt(parcel)
+                return
+
+    def silent(self, until: int) -> list[Parcel]:
+        """Those up to this number that no worker is known to have."""
+        return [one for one in self.parcels.values() if one.serial <= until and not one.is_taken]
+
     def of(self, worker: int) -> list[Parcel]:
         return [one for one in self.parcels.values() if one.worker == worker]
 
@@ -118,12 +144,20 @@ class Outbox:
             request.parcel = None
         self.requests.clear()
         self.parcels.clear()
-        self.untaken = 0
+        self.untaken = self.doubted = 0
         return requests
+
+    def _settle(self, parcel: Parcel) -> None:
+        """It is not untaken any more."""
+        if parcel.is_doubted:
+            parcel.is_doubted = False
+            self.doubted -= 1
+        else:
+            self.untaken -= not parcel.is_taken
 
     def _leave(self, parcel: Parcel) -> None:
         del self.parcels[parcel.serial]
-        self.untaken -= not parcel.is_taken
+        self._settle(parcel)
         # Sums of fractions do not come back to nothing by themselves.
         self.work_ns = self.work_ns - parcel.run_ns if self.parcels else 0.0
         # It leads to its requests, and they may have led here.

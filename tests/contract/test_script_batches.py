@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from runtimes.script.worker_lib.igw_worker import state, wire
+from runtimes.script.worker_lib.igw_worker.main import UNREADABLE
 from runtimes.script.worker_lib.igw_worker.parcel import Part
 from tests.support.script_worker import Worker, head, headers_of, value_of, write_script
 
@@ -89,28 +91,25 @@ def test_a_failed_batch_is_run_one_by_one(tmp_path: Path) -> None:
 def test_what_runs_and_until_when_stands_in_the_crews_table(tmp_path: Path) -> None:
     table = os.memfd_create("table")
     os.ftruncate(table, state.RECORD_BYTES)
-    seen = tmp_path / "seen"
+    # The script itself looks, while it runs.
     script = f"""
-        import os, time
+        from igw_worker import state
+        seen = []
         def run_batch(batch):
+            seen.append(state.read({table}, 0))
             if len(batch) > 1:
                 raise ValueError
-            open({str(seen)!r}, "a").write(batch[0] + " ")
-            time.sleep(0.2)
-            return batch
+            return [list(seen)]
     """
     far_ns = time.monotonic_ns() + 10**12
     try:
         write_script(tmp_path, script)
         with Worker(tmp_path, state_fd=table, pass_fds=(table,)) as worker:
             worker.ready().ask_parcel(part(11, deadline_ns=far_ns), part(12, deadline_ns=far_ns + 7), request_id=10)
-            assert [worker.next().kind for _ in range(2)] == [wire.TAKEN, wire.RAN]
-            found = {state.read(table, 0)}
-            for _ in range(4):
-                worker.next()
-                found.add(state.read(table, 0))
-            assert found >= {(10, far_ns + 7, 0)}
-            assert {one[:2] for one in found} <= {(10, far_ns), (10, far_ns + 7), (0, 0)}
+            *_, last = [worker.next() for _ in range(6)]
+            assert value_of(last) == [[10, far_ns + 7, 0], [10, far_ns, 0], [10, far_ns + 7, 0]]
+            assert worker.stop() == 0
+            assert state.read(table, 0) == (0, 0, 0)
     finally:
         os.close(table)
 
@@ -129,12 +128,30 @@ def test_sys_exit_answers_all_and_ends_the_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff" * 40, b"\x01\0\0\0"])
-def test_what_is_no_parcel_is_dropped(tmp_path: Path, body: bytes) -> None:
+def test_what_is_no_parcel_ends_the_worker_so_that_nobody_waits_for_it(tmp_path: Path, body: bytes) -> None:
     with started(tmp_path, UPPER) as worker:
         wire.send(worker.ready().work, wire.PARCEL, request_id=1, body=body)
-        worker.ask_parcel(part(2), request_id=2)
-        assert worker.next().request_id == 2
-        assert "cannot be read" in worker.logged()
+        assert worker.process.wait(10) == UNREADABLE
+        assert "as it cannot read what it was handed over: a parcel of" in worker.logged()
+
+
+def test_a_worker_that_has_no_descriptor_left_for_a_large_batch_ends(tmp_path: Path) -> None:
+    script = """
+        import os
+        def run_batch(batch):
+            try:
+                while True:
+                    os.open("/dev/null", os.O_RDONLY)
+            except OSError:
+                return batch
+    """
+    write_script(tmp_path, "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n" + dedent(script))
+    with Worker(tmp_path) as worker:
+        worker.ready().ask_parcel(part(2), request_id=1)
+        assert [worker.next().kind for _ in range(3)] == [wire.TAKEN, wire.RAN, wire.ANSWER]
+        worker.ask_parcel(part(4, b"x" * 100_000), request_id=3)
+        assert worker.process.wait(10) == UNREADABLE
+        assert "0 descriptors where one memory file was told of" in worker.logged()
 
 
 def test_a_parcel_for_a_script_without_run_batch_is_dropped(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.script.worker_lib.igw_worker import wire
+from runtimes.script.worker_lib.igw_worker.main import UNREADABLE
 from tests.support.script_worker import PATIENCE_S, Worker, headers_of, value_of, write_script
 
 ECHO = """
@@ -348,15 +349,16 @@ def test_neighbours_of_the_script_can_be_imported_and_dataclasses_work(tmp_path:
         assert value_of(worker.call(b"")) == ["top", "near", True, str(tmp_path)]
 
 
-def test_strange_frames_on_the_work_socket_are_dropped(tmp_path: Path) -> None:
+def test_strange_frames_on_the_work_socket_are_dropped_and_an_unreadable_one_ends_the_worker(tmp_path: Path) -> None:
     write_script(tmp_path, ECHO)
     with Worker(tmp_path) as worker:
         worker.ready()
-        worker.work.send(b"nonsense")
         wire.send(worker.work, wire.ANSWER, request_id=1)
         wire.send(worker.work, wire.REQUEST, request_id=1, scorer=5, head={})
         assert worker.call(b"x").head["status"] == 200
-        assert worker.logged().count("Dropped") == 3
+        assert worker.logged().count("Dropped") == 2
+        worker.work.send(b"nonsense")
+        assert worker.process.wait(10) == UNREADABLE
 
 
 def test_an_answer_waits_until_its_scorer_reads(tmp_path: Path) -> None:

@@ -103,7 +103,6 @@ def test_requests_are_answered_until_a_stop(crews: list[Crew]) -> None:
     crew = crew_of(crews, run)
     crew.ask(b"first")
     crew.ask(b"late", deadline_ns=time.monotonic_ns())
-    crew.work.send(b"nonsense")
     wire.send(crew.work, wire.TAKEN, request_id=7)
     crew.ask(b"to nobody", scorer=1)
     crew.ask(b"last", deadline_ns=time.monotonic_ns() + 10**12)
@@ -111,6 +110,14 @@ def test_requests_are_answered_until_a_stop(crews: list[Crew]) -> None:
     assert crew.worker.serve() == 0
     served = [(wire.TAKEN, 0), (wire.ANSWER, 200)]
     assert crew.replied() == [*served, (wire.EXPIRED, 0), *served]
+
+
+def test_who_cannot_read_what_it_was_handed_over_ends(crews: list[Crew]) -> None:
+    crew = crew_of(crews, lambda raw: raw)
+    crew.work.send(b"nonsense")
+    crew.ask()
+    assert crew.worker.serve() == main.UNREADABLE
+    assert crew.replied() == []
 
 
 def test_what_runs_is_noted_for_the_crew_while_it_runs(crews: list[Crew]) -> None:

@@ -91,7 +91,7 @@ class Load:
         it whatever shared it."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        runs = {run_of(one) for one in lost}
+        runs = {run_of(one) for one in lost} - {None}
         for number, sent in self._sent:
             outcome = await sent.outcome()
             if outcome != 200:
@@ -101,9 +101,9 @@ class Load:
         assert len(self._sent) >= at_least
 
 
-def run_of(sent: Sent) -> tuple[int, int]:
-    """Which worker took it and when: what was taken with it has the same."""
-    return sent.request.worker, sent.request.taken_ns
+def run_of(sent: Sent) -> tuple[int, int] | None:
+    """Which worker took it and when: what was taken with it has the same. None: nobody took it."""
+    return (sent.request.worker, sent.request.taken_ns) if sent.request.is_taken else None
 
 
 def batching(batches: bool) -> BatchLimits | None:
@@ -282,6 +282,7 @@ def test_a_hung_worker_is_replaced_within_two_seconds_of_its_deadline(tmp_path: 
             sent = made.send({"n": 0, "what": "hang"}, within_s=0.4, scorer=len(lost) % 2)
             lost.append(sent)
             assert await sent.outcome() == "DeadlineExceeded"
+            assert is_taken(sent)
             await until(partial(is_whole, made, before), "a new worker")
             shared = [one.request.deadline_ns for one in made.sent if run_of(one) == run_of(sent)]
             return time.monotonic() - max(shared) / 1e9, waited_s(made, before)

@@ -21,6 +21,7 @@ from tests.support.script_room import Room
 from tests.support.virtual import MS
 
 ROWS_MAX = 4
+DELAY_MS = 5
 WORKERS = 2
 
 
@@ -41,6 +42,8 @@ class World:
         self.workers = [Played(number) for number in range(WORKERS)]
         self.next_worker = WORKERS
         self.run: list[bytes] = []
+        # What a worker took with it and had not announced.
+        self.swallowed: set[bytes] = set()
 
     def send(self, method: str, within_ms: int) -> None:
         request = self.room.request(within_ms, body=b"%d" % len(self.requests), method=method)
@@ -111,22 +114,31 @@ class World:
     def die(self, which: int, in_silence: bool) -> None:
         """A worker ends, perhaps before it could say what it took; another one takes its place."""
         worker = self.workers[which % WORKERS]
-        if in_silence and worker.frame is None:
-            self.room.receive()
+        if in_silence and worker.frame is None and (frame := self.room.receive()) is not None:
+            bodies = [part.body for part in unpack(frame.body)] if frame.kind == wire.PARCEL else [frame.body]
+            self.swallowed |= {bytes(body) for body in bodies}
         self.room.client.worker_gone(worker.number)
         self.workers[which % WORKERS] = Played(self.next_worker)
         self.next_worker += 1
 
     def finish(self) -> None:
-        """Workers that live go on until nothing is left."""
+        """Workers that live go on until nothing is left. What is lost holds up nothing, and is told soon after."""
+        self.work_on()
+        probe = self.room.send(200, body=b"probe")
+        self.work_on()
+        assert probe.answer is not None
+        assert all(one.done or one.body in self.swallowed for one in self.requests)
+        assert 40 * DELAY_MS * MS < LOST_AFTER_NS
+        self.advance(3 * LOST_AFTER_NS // MS)
+
+    def work_on(self) -> None:
         for _ in range(20):
-            for _ in range(20):
-                self.room.scheduler.settle()
-                for which in range(WORKERS):
-                    self.take(which)
-                    while self.workers[which].parts:
-                        self.answer(which)
-            self.advance(LOST_AFTER_NS // MS)
+            self.room.scheduler.settle()
+            for which in range(WORKERS):
+                self.take(which)
+                while self.workers[which].parts:
+                    self.answer(which)
+            self.advance(DELAY_MS)
 
     def check(self) -> None:
         self.room.check_account()
@@ -149,7 +161,7 @@ STEPS = st.one_of(
 LIMITS = st.builds(
     BatchLimits,
     batch_rows_max=st.integers(1, ROWS_MAX),
-    queue_delay_ns=st.sampled_from([0, 0, 5 * MS]),
+    queue_delay_ns=st.sampled_from([0, 0, DELAY_MS * MS]),
     slo_ns=st.sampled_from([0, 10 * MS]),
 )
 

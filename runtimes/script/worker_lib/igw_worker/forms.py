@@ -28,6 +28,10 @@ class Refused(Exception):
         self.message = message
 
 
+class ScoringTimeout(TimeoutError):
+    """run() took longer than SCORING_TIMEOUT_MS."""
+
+
 class Unfit(Exception):
     """run() is declared in a way that cannot be called."""
 

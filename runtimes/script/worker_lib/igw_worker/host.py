@@ -14,7 +14,7 @@ import time
 from types import FrameType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
-from .forms import INTERNAL, Answer, Body, Refused, answer_of, refusal
+from .forms import INTERNAL, Answer, Body, Refused, ScoringTimeout, answer_of, refusal
 from .script import UserScript, trace_of
 from .shims.aml_request import AMLRequest
 
@@ -23,10 +23,6 @@ _ID_MAX = 100
 _ID_HEADERS = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id")
 # What makes an entry of AML_CORS_ORIGINS a pattern.
 _PATTERN = re.compile(r"[*\\\]?$^\[()]")
-
-
-class ScoringTimeout(TimeoutError):
-    """run() took longer than SCORING_TIMEOUT_MS."""
 
 
 class Leave(Exception):

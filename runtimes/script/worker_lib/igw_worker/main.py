@@ -5,9 +5,10 @@ first says so, runs it, answers on the socket of the scorer that asked. Nothing 
 one request at a time, or one batch where it has run_batch().
 Units: *_ns monotonic nanoseconds, the same in all processes.
 Ends: code 0 after "stop", SIGTERM or the supervisor's end, once the request that runs is answered; code 3 when the
-script cannot serve; the script's own code when it calls sys.exit(). A worker whose supervisor is gone while it runs
-has _ORPHAN_S left.
-Errors: BadFrame is logged and the frame dropped; an answer that its scorer does not take in _REPLY_S is dropped.
+script cannot serve; code 4 when it could not read what it was handed over, for only its end tells the scorer that
+nobody runs that; the script's own code when it calls sys.exit(). A worker whose supervisor is gone while it runs has
+_ORPHAN_S left.
+Errors: BadFrame is logged; an answer that its scorer does not take in _REPLY_S is dropped.
 """
 
 import contextlib
@@ -36,6 +37,7 @@ from .script import StartFailed, UserScript, load, log_model_folder
 from .shims import finder
 
 START_FAILED = 3
+UNREADABLE = 4
 _MAX_RESULT_BYTES = 100 * 1024 * 1024
 _REPLY_S = 5.0
 _ORPHAN_S = 10.0
@@ -169,8 +171,7 @@ class Worker:
             except BlockingIOError:
                 continue  # Another worker was faster.
             except wire.BadFrame as exc:
-                self._logger.error("Dropped what came on the work socket: %s", exc)
-                continue
+                return self._unreadable(exc)
             if frame is None:
                 return 0
             code = self._serve_one(frame)
@@ -179,7 +180,7 @@ class Worker:
                 return code
 
     def _serve_one(self, frame: wire.Frame) -> Optional[int]:
-        """An exit code where the script wants to end."""
+        """An exit code where the worker is to end."""
         kinds = (wire.REQUEST, wire.PARCEL) if self._batches is not None else (wire.REQUEST,)
         if frame.kind not in kinds or frame.scorer >= len(self._config.replies):
             self._logger.error("Dropped %r: it is no request of a scorer that this worker knows", frame)
@@ -204,12 +205,11 @@ class Worker:
         return code
 
     def _serve_parcel(self, frame: wire.Frame) -> Optional[int]:
-        """An exit code where the script wants to end. What is too late in it is not run."""
+        """An exit code where the worker is to end. What is too late in it is not run."""
         try:
             parts = unpack(frame.body)
         except wire.BadFrame as exc:
-            self._logger.error("Dropped what came on the work socket: %s", exc)
-            return None
+            return self._unreadable(exc)
         told = Round(
             self._host,
             note=partial(self._note, frame),
@@ -226,6 +226,11 @@ class Worker:
         self._note(None)
         self._prints.flush()
         return code
+
+    def _unreadable(self, exc: wire.BadFrame) -> int:
+        """A large body comes as a descriptor, and a script may have left none free; a new process has."""
+        self._logger.error("The worker ends, as it cannot read what it was handed over: %s", exc)
+        return UNREADABLE
 
     def _note(self, frame: Optional[wire.Frame], deadline_ns: Optional[int] = None) -> None:
         """What runs now, and until when. A request's head has the deadline of the answer, its frame that of its

@@ -1,7 +1,7 @@
 """Many requests in the body of one frame: packed by a scorer, unpacked by the worker that took it.
 
 Why: a batch is handed over whole, so that one worker has it; each request in it keeps its number, its deadline, its
-head and its body. Bodies are not copied again here: each is a view of the frame's.
+head and its body. Packing copies each body once, into the frame's; unpacked, each is a view of it.
 Shapes: the number of requests, an entry of fixed size for each, then each one's head (JSON) and body.
 Units: *_ns monotonic nanoseconds, 0 for none; lengths in bytes.
 Errors: BadFrame for what does not fit its own numbers.
@@ -36,15 +36,14 @@ class Part:
         return int(self.head.get("deadline_ns") or self.due_ns)
 
 
-def pack(parts: Iterable[Part]) -> bytearray:
-    heads, entries, rest = [], bytearray(), bytearray()
+def pack(parts: Iterable[Part]) -> bytes:
+    entries: List[bytes] = []
+    rest: List[Body] = []
     for part in parts:
         text = json.dumps(part.head, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        entries += _ENTRY.pack(part.request_id, part.due_ns, len(text), len(part.body))
-        heads.append(text)
-        rest += text
-        rest += part.body
-    return bytearray(_COUNT.pack(len(heads))) + entries + rest
+        entries.append(_ENTRY.pack(part.request_id, part.due_ns, len(text), len(part.body)))
+        rest += (text, part.body)
+    return b"".join((_COUNT.pack(len(entries)), *entries, *rest))
 
 
 def unpack(body: Body) -> List[Part]:

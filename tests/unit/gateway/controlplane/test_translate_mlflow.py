@@ -22,6 +22,7 @@ from gateway.controlplane.yaml_types import (
     ModelYaml,
     OnlineDeploymentYaml,
     ProbeYaml,
+    RuntimeYaml,
 )
 from gateway.resources import AssetModel, AssetTree, Deployment, LocalModel, LocalTree, Script, ScriptEnvironment
 from gateway.yaml_text import Entries
@@ -171,10 +172,15 @@ def test_an_onnx_flavour_is_an_onnx_model(tmp_path: Path) -> None:
 
 def test_what_has_no_effect_on_python_is_told_and_what_has_is_not(tmp_path: Path) -> None:
     place = write(tmp_path, FILES)
-    ours = DeploymentGatewayYaml(batching=BatchingYaml(max_rows=8))
+    ours = DeploymentGatewayYaml(
+        batching=BatchingYaml(max_rows=8, sizes=(1, 2), queue_items_max=9), runtime=RuntimeYaml(threads=2)
+    )
     local(place, gateway=ours, environment="local", environment_variables={"A": "b"}, readiness_probe=ProbeYaml())
+    vain = "has no effect with a python_function model"
     assert place.notes == [
-        "d.yml: gateway.batching: has no effect with a python_function model; it is for ONNX models"
+        f"d.yml: gateway.runtime: {vain}; it is for ONNX models",
+        f"d.yml: gateway.batching.max_rows: {vain}, which is given one request at a time",
+        f"d.yml: gateway.batching.sizes: {vain}; it is for ONNX models",
     ]
 
 

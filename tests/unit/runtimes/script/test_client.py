@@ -292,6 +292,69 @@ def test_what_was_handed_over_before_something_that_was_taken_is_lost_though_the
     room.scheduler.run_out()
 
 
+def test_what_nobody_announces_gives_its_place_back_when_its_deadline_has_passed(room: Room) -> None:
+    lost = [room.send(within_ms=10), room.send(within_ms=10)]
+    # Two workers could not read them, and nobody is told.
+    assert None not in (room.receive(), room.receive())
+    waiting = room.send(within_ms=5000)
+    assert room.client.status().queued_items == 1
+    room.scheduler.advance(10 * MS)
+    assert room.replied == lost
+    assert waiting.is_sent
+    room.answer(room.take())
+    room.scheduler.advance(LOST_AFTER_NS)
+    assert room.client._out.parcels == {}
+    assert room.replied == [*lost, waiting]
+
+
+def test_what_waits_in_the_kernel_beyond_its_deadline_keeps_its_place(room: Room) -> None:
+    staged = [room.send(within_ms=10), room.send(within_ms=10)]
+    waiting = room.send(within_ms=60_000)
+    room.scheduler.advance(10 * MS + 2 * LOST_AFTER_NS)
+    assert not waiting.is_sent
+    for request in staged:
+        room.receive()
+        room.say(wire.EXPIRED, request.serial)
+    room.answer(room.take())
+    assert waiting.fault is None
+    room.scheduler.run_out()
+
+
+def test_what_a_worker_takes_as_another_look_is_due_is_not_lost(room: Room) -> None:
+    request = room.send(within_ms=60_000)
+    room.client.worker_gone(0)
+    room.scheduler.advance(LOST_AFTER_NS - 1)
+    frame = room.receive()
+    assert frame is not None
+    room.scheduler.advance(1)
+    assert room.replied == []
+    # Its word is in the socket when the time is over.
+    wire.send(room.replies, wire.TAKEN, request_id=frame.request_id, worker=1)
+    room.scheduler.advance(LOST_AFTER_NS)
+    assert room.replied == []
+    assert room.client.status().busy == 1
+    room.answer(frame.request_id, 1)
+    assert request.fault is None
+    room.scheduler.run_out()
+
+
+def test_a_death_lets_no_more_go_ahead_than_the_worker_can_have_had() -> None:
+    room = Room(workers=2)
+    requests = [room.send(within_ms=60_000) for _ in range(8)]
+    taken = room.take(worker=0)
+    assert sum(one.is_sent for one in requests) == 3
+    # It had said what it had, so it had nothing else.
+    room.client.worker_gone(0)
+    assert sum(one.is_sent for one in requests) == 4
+    # This one may have had one of the three.
+    room.client.worker_gone(1)
+    assert sum(one.is_sent for one in requests) == 5
+    assert taken not in room.client._out.parcels
+    room.client.close()
+    room.check_account()
+    room.close()
+
+
 def test_an_unreadable_answer_fails_its_request_and_an_unreadable_frame_is_skipped(room: Room) -> None:
     heads: list[dict[str, object]] = [{}, {"status": 99}, {"status": 200, "ms": -1}, {"status": "x"}]
     heads.append({"status": 200, "headers": [1]})

@@ -186,6 +186,70 @@ def test_a_batch_that_a_worker_took_to_its_grave_fails_soon_after(room: Room) ->
     assert [type(one.fault) for one in requests] == [ModelFailed] * 2
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_batch_that_was_lost_in_silence_holds_back_no_other(workers: int) -> None:
+    room = made(workers=workers)
+    lost = room.send_batch(2)
+    assert room.receive() is not None
+    room.client.worker_gone(0)
+    later = room.send_batch(1, within_ms=20)
+    assert len(room.finish(worker=1)) == 1
+    assert later[0].fault is None
+    assert room.replied == later
+    room.scheduler.advance(LOST_AFTER_NS)
+    assert [type(one.fault) for one in lost] == [ModelFailed] * 2
+    assert (len(room.client._out), room.client._out.untaken) == (0, 0)
+    room.check_account()
+    room.close()
+
+
+def test_a_lost_batch_holds_back_no_other_though_other_scorers_fill_the_kernel() -> None:
+    room = made(workers=3)
+    room.send_batch(1)
+    assert room.receive() is not None
+    wire.send(room.client._work, wire.REQUEST, request_id=1, scorer=9, head={})
+    room.client.worker_gone(0)
+    later = room.send_batch(1)
+    assert room.receive() is not None
+    assert len(room.finish(worker=1)) == 1
+    assert later[0].fault is None
+    room.check_account()
+    room.close()
+
+
+def test_a_batch_that_a_worker_could_not_read_holds_back_no_other_once_a_deadline_has_passed() -> None:
+    room = made(workers=3)
+    short, long = room.send(within_ms=10), room.send(within_ms=60_000)
+    room.scheduler.settle()
+    assert room.receive() is not None
+    waiting = room.send_batch(1)
+    assert not waiting[0].is_sent
+    room.scheduler.advance(10 * MS)
+    assert room.replied == [short]
+    assert len(room.finish()) == 1
+    room.scheduler.advance(LOST_AFTER_NS)
+    assert isinstance(long.fault, ModelFailed)
+    assert (len(room.client._out), room.client._out.untaken) == (0, 0)
+    room.check_account()
+    room.close()
+
+
+def test_a_batch_that_was_doubted_and_is_taken_counts_again() -> None:
+    room = made(workers=3)
+    requests = room.send_batch(2)
+    room.client.worker_gone(0)
+    assert (len(room.client._out), room.client._out.untaken) == (0, 0)
+    parcel, parts = room.take_parcel(1)
+    assert (len(room.client._out), room.client._out.untaken) == (1, 0)
+    for part in parts:
+        room.answer(part.request_id, 1)
+    assert [one.fault for one in requests] == [None, None]
+    assert (len(room.client._out), room.client._out.doubted) == (0, 0)
+    assert parcel not in room.client._out.parcels
+    room.check_account()
+    room.close()
+
+
 def test_a_batch_that_is_still_in_the_kernel_when_a_worker_dies_is_not_lost(room: Room) -> None:
     requests = room.send_batch(2)
     room.client.worker_gone(0)
@@ -283,6 +347,30 @@ def test_large_bodies_make_a_batch_smaller_and_one_goes_whatever_its_size(room: 
     assert len(room.finish()) == 1
 
 
+def test_what_is_dropped_as_too_late_makes_no_room_for_more_bytes_than_may_travel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("runtimes.script.line.BATCH_BYTES_MAX", 100)
+    room = made(limits=BatchLimits(batch_rows_max=8))
+    for _ in range(4):
+        room.send_batch(8)
+        room.finish(ms=100.0)
+    room.send_batch(1)
+    parcel, parts = room.take_parcel()
+    first = room.send(body=b"x")
+    late = [room.send(within_ms=50, body=b"x") for _ in range(3)]
+    large = [room.send(body=b"x" * 60) for _ in range(4)]
+    room.scheduler.settle()
+    room.ran(parcel, 1, ms=100.0)
+    room.answer(parts[0].request_id)
+    assert [type(one.fault) for one in late] == [TooLate] * 3
+    assert [len(part.body) for part in room.finish()] == [len(first.body), 60]
+    assert [len(part.body) for part in room.finish()] == [60]
+    assert [one.fault for one in large[:2]] == [None, None]
+    room.check_account()
+    room.close()
+
+
 def test_when_the_kernel_is_full_a_batch_is_held_and_shrinks_by_those_who_leave() -> None:
     room = made(workers=10_000, limits=BatchLimits(batch_rows_max=2), queue_items_max=100_000)
     while not room.client._is_blocked:
@@ -327,6 +415,20 @@ def test_other_limits_hold_for_those_that_wait_already(room: Room) -> None:
     assert room.client.status().batched is False
     room.answer(parts[0].request_id)
     assert parcel not in room.client._out.parcels
+
+
+def test_a_shorter_queue_delay_holds_for_those_that_wait_already() -> None:
+    room = made(limits=BatchLimits(batch_rows_max=3, queue_delay_ns=1000 * MS))
+    room.send_batch(1)
+    shorter = BatchLimits(batch_rows_max=3, queue_delay_ns=10 * MS)
+    room.client.adapt(ScriptSpec(pool="p", workers=1, batching=shorter))
+    room.scheduler.advance(9 * MS)
+    assert room.receive() is None
+    room.scheduler.advance(1 * MS)
+    assert len(room.finish()) == 1
+    assert room.scheduler.armed == 0
+    room.check_account()
+    room.close()
 
 
 def test_the_forecast_counts_batches_and_not_requests() -> None:

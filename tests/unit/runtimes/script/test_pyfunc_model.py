@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from runtimes.script.worker_lib.igw_worker import swagger
+from runtimes.script.worker_lib.igw_worker.forms import ScoringTimeout
 from runtimes.script.worker_lib.igw_worker.host import FAILED_RUN, ScriptHost
 from runtimes.script.worker_lib.igw_worker.script import StartFailed, UserScript, load
 
@@ -175,6 +176,20 @@ def test_whatever_cannot_be_read_is_the_callers(loaded: list[Loaded], tmp_path: 
     assert ask(host, {"x": 1})[0] == 400
     assert ask(host, b"", "GET") == (405, {"message": "found GET; accepted: POST"})
     assert ask(host, b"", "OPTIONS")[0] == 405
+
+
+def test_no_time_and_no_memory_to_read_it_are_not_the_callers_mistake(
+    loaded: list[Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = host_of(tmp_path)
+    raised: list[Exception] = [ScoringTimeout(), MemoryError()]
+
+    def read(data: Any, *, schema: Any) -> Any:
+        raise raised.pop(0)
+
+    monkeypatch.setattr(sys.modules["mlflow.utils.proto_json_utils"], "parse_tf_serving_input", read)
+    assert ask(host, {"inputs": 1}) == (500, {"message": "Scoring timeout after None ms"})
+    assert ask(host, {"inputs": 1}) == (500, {"message": FAILED_RUN})
 
 
 def test_the_documents_have_the_signature_and_a_short_example(loaded: list[Loaded], tmp_path: Path) -> None:

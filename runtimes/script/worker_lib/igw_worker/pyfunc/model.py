@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ..forms import Refused
+from ..forms import Refused, ScoringTimeout
 from ..shims.aml_request import AMLRequest
 from ..shims.aml_response import AMLResponse
 from . import answers, forms, schemas
@@ -54,7 +54,7 @@ class MlflowModel:
 
         try:
             data = self._data(asked)
-        except Refused:
+        except (Refused, ScoringTimeout, MemoryError):
             raise
         except Exception as exc:
             # mlflow and pandas refuse data in many ways, and it is the caller's data in each.
