@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import io
 import itertools
 import json
 import logging
@@ -26,7 +28,6 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ SOCKET_BYTES = 1024 * 1024
 EVENT_BYTES_MAX = 16 * 1024 * 1024
 OUTPUT_BYTES_PER_S = 4 * 1024 * 1024
 OUTPUT_CHUNK = 64 * 1024
+# The least that a look at what a worker writes counts for, and how much may be looked at without a pause.
+OUTPUT_PAUSE_S, OUTPUT_BURST_S = 0.005, 0.1
+EVENT_PAUSE_S = 0.05
+EVENT_CHUNK = 4096
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 LAST_WORDS_S = 0.5
 
 
@@ -76,8 +82,9 @@ class CrewFailed(Exception):
 class CrewSpec:
     """One pool of workers. `environment`: the variables that a worker sees beside PATH, HOME, TMPDIR and LANG.
 
-    `folder`: where its logs and temporary files are kept; it is made, and removed with the crew. `hidden`: files and
-    folders that a sandboxed worker must not read; `readable`: those that it must, wherever they lie. `on_output` is
+    `folder`: where its logs and temporary files are kept; it is made, and removed with the crew. `hidden`: folders
+    that a sandboxed worker must not read, `hidden_files` files, with whatever may take their place; `readable`: what
+    it must read, wherever it lies. `on_output` is
     given the whole lines that a slot writes, as they come.
     """
 
@@ -95,6 +102,7 @@ class CrewSpec:
     init_timeout_s: float = 310.0
     sandbox: str = "none"
     hidden: tuple[Path, ...] = ()
+    hidden_files: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
     liveness: Probe = field(default_factory=Probe)
     on_output: Callable[[int, bytes], None] = lambda slot, data: None
@@ -138,8 +146,10 @@ class Sockets:
         pairs = [_pair() for _ in range(scorers)]
         self.replies = [ours for ours, _ in pairs]
         self.reply_ends = [theirs for _, theirs in pairs]
-        self.state_fd = os.memfd_create("workers", os.MFD_CLOEXEC)
+        self.state_fd = os.memfd_create("workers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.state_fd, SLOTS_MAX * worker_state.RECORD_BYTES)
+        # Workers write to it, and have it no other size.
+        fcntl.fcntl(self.state_fd, fcntl.F_ADD_SEALS, _SEALS)
 
     def of_scorer(self, scorer: int) -> tuple[int, int]:
         """The descriptors that a scorer sends work to and reads replies from."""
@@ -173,7 +183,7 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._control: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._pipe: asyncio.ReadTransport | None = None
+        self._pipe: io.FileIO | None = None
         self._still_since_s = 0.0
         self._liveness = Liveness(spec.liveness, 0.0)
         self._hearing: asyncio.Task[None] | None = None
@@ -285,11 +295,9 @@ class Worker:
         plan_fd = os.memfd_create("plan", os.MFD_CLOEXEC)
         # Not asyncio's own pipe: with that, a process has not ended before everything that it started has.
         read_fd, output_fd = os.pipe()
-        output = asyncio.StreamReader()
-        self._pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
-            partial(asyncio.StreamReaderProtocol, output), os.fdopen(read_fd, "rb", 0)
-        )
-        self._reading = asyncio.create_task(self._keep_output(output))
+        os.set_blocking(read_fd, False)
+        self._pipe = io.FileIO(read_fd)
+        self._reading = asyncio.create_task(self._keep_output(self._pipe))
         try:
             with theirs:
                 os.write(plan_fd, json.dumps(self._plan(theirs.fileno())).encode())
@@ -315,8 +323,17 @@ class Worker:
         command = [str(spec.python), "-c", MAIN.format(lib=str(spec.worker_lib))]
         if self._is_sandboxed:
             readable = (spec.code_dir, spec.worker_lib, *spec.readable)
-            room = sandbox.Room(own=self._tmp, folder=spec.code_dir, readable=readable, hidden=spec.hidden)
-            command, environment = sandbox.sandboxed(room, Path(spec.python), command, environment)
+            room = sandbox.Room(
+                own=self._tmp,
+                folder=spec.code_dir,
+                readable=readable,
+                hidden=spec.hidden,
+                hidden_files=spec.hidden_files,
+            )
+            try:
+                command, environment = sandbox.sandboxed(room, Path(spec.python), command, environment)
+            except sandbox.CannotHide as error:
+                raise CrewFailed("SandboxFailed", str(error)) from error
         return {
             "parent": os.getpid(),
             "memory_bytes": spec.memory_bytes,
@@ -345,24 +362,16 @@ class Worker:
 
     async def _hear(self, events: asyncio.StreamReader) -> Ready:
         """Its first word. The script may write to this socket too, so nothing of it is believed unseen."""
-        while line := await events.readline():
-            try:
-                event = json.loads(line)
-                kind = event["event"]
-            except (ValueError, TypeError, KeyError):
-                continue
-            if kind == "failed":
-                await self._last_words()
-                raise CrewFailed(
-                    str(event.get("code")), str(event.get("message")), str(event.get("traceback", "")), self._tail()
-                )
-            if kind == "ready":
-                swagger = event.get("swagger")
-                documents = swagger if isinstance(swagger, dict) else {}
-                return Ready(
-                    swagger={str(version): str(text) for version, text in documents.items()},
-                    batches=event.get("batches") is True,
-                )
+        while line := await self._line(events):
+            match _first_word(line):
+                case Ready() as ready:
+                    return ready
+                case CrewFailed() as failed:
+                    await self._last_words()
+                    failed.log = self._tail()
+                    raise failed
+            # A host says nothing else; whoever does is not read any faster than its output.
+            await asyncio.sleep(max(OUTPUT_PAUSE_S, len(line) / OUTPUT_BYTES_PER_S))
         assert self._process is not None
         status = await self._process.wait()
         await self._last_words()
@@ -372,11 +381,19 @@ class Worker:
         text = f"the worker process ended with {self._how(status)} before init() of the scoring script was through"
         raise CrewFailed("WorkerEnded", text, log=self._tail())
 
+    async def _line(self, events: asyncio.StreamReader) -> bytes:
+        try:
+            return await events.readline()
+        except ValueError as error:
+            text = f"the worker process wrote more than {EVENT_BYTES_MAX} bytes in a line to its control socket"
+            raise CrewFailed("WorkerEnded", text, log=self._tail()) from error
+
     async def _hear_on(self, events: asyncio.StreamReader) -> None:
         """What it says once it serves: that it is alive."""
-        with contextlib.suppress(OSError, ValueError):  # It has ended, or writes what no host would.
-            while await events.readline():
+        with contextlib.suppress(OSError):  # It has ended.
+            while await events.read(EVENT_CHUNK):
                 self._liveness.answered()
+                await asyncio.sleep(EVENT_PAUSE_S)
 
     def _tell(self, command: str) -> None:
         if self._control is not None and not self._control.is_closing():
@@ -390,14 +407,26 @@ class Worker:
             return f"signal {-status}: it had used its {self._spec.cpu_seconds} s of CPU time"
         return f"signal {-status}" if status < 0 else f"exit status {status}"
 
-    async def _keep_output(self, output: asyncio.StreamReader) -> None:
-        """What it prints, no faster than a disk should have to take it: a flood slows its writer down."""
-        lines = Lines()
-        while data := await output.read(OUTPUT_CHUNK):
-            self.log.write(data)
-            self._spec.on_output(self.slot, lines.feed(data))
-            if len(data) >= OUTPUT_CHUNK // 2:
-                await asyncio.sleep(len(data) / OUTPUT_BYTES_PER_S)
+    async def _keep_output(self, output: io.FileIO) -> None:
+        """What it prints, no faster than a disk should have to take it: a flood slows its writer down, for what is
+        not read stays in the pipe."""
+        loop, lines = asyncio.get_running_loop(), Lines()
+        taken_until_s = 0.0
+        try:
+            while True:
+                await _readable(output.fileno())
+                data = output.read(OUTPUT_CHUNK)
+                if data == b"":
+                    return
+                if data:
+                    self.log.write(data)
+                    self._spec.on_output(self.slot, lines.feed(data))
+                    now_s = loop.time()
+                    cost_s = max(OUTPUT_PAUSE_S, len(data) / OUTPUT_BYTES_PER_S)
+                    taken_until_s = max(taken_until_s, now_s) + cost_s
+                    await asyncio.sleep(max(0.0, taken_until_s - now_s - OUTPUT_BURST_S))
+        finally:
+            self._spec.on_output(self.slot, lines.rest())
 
     async def _last_words(self) -> None:
         """What it printed last is read, unless somebody that it started holds the pipe open."""
@@ -637,6 +666,9 @@ class Crew:
             except CrewFailed as error:
                 worker.reason = str(error)
                 log.error("%s worker %d could not be replaced: %s", self.spec.pool, worker.slot, error)
+            except Exception as error:
+                worker.reason = f"could not be replaced, for {type(error).__name__}"
+                log.exception("%s worker %d could not be replaced", self.spec.pool, worker.slot)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -644,8 +676,43 @@ class Crew:
             for worker in list(self._kept.values()):
                 try:
                     await worker.look(HUNG_AFTER_S)
-                except OSError:
+                except Exception:
                     log.exception("%s worker %d could not be looked at", self.spec.pool, worker.slot)
+
+
+def _first_word(line: bytes) -> Ready | CrewFailed | None:
+    """None for what no host would say."""
+    try:
+        event = json.loads(line)
+        kind = event["event"]
+        if kind == "failed":
+            return CrewFailed(str(event.get("code")), str(event.get("message")), str(event.get("traceback", "")))
+        if kind != "ready":
+            return None
+        swagger = event.get("swagger")
+        documents = swagger if isinstance(swagger, dict) else {}
+        return Ready(
+            swagger={str(version): str(text) for version, text in documents.items()},
+            batches=event.get("batches") is True,
+        )
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        log.warning("what a worker wrote to its control socket is no word of its host: %s", type(error).__name__)
+        return None
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(fd, tell)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
 
 
 def worker_environment(spec: CrewSpec, tmp: Path) -> dict[str, str]:

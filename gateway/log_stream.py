@@ -2,7 +2,8 @@
 
 Why: a build or an `init()` takes minutes, and those are what people watch. Followers keep nothing here: each has the
 number of the line that it wants next, and one that reads slowly finds that the oldest are gone, and how many.
-Units: at most BYTES_MAX bytes of text a deployment; lines count from 0 for as long as the gateway runs.
+Units: at most BYTES_MAX bytes of text a deployment; lines count from 0 for as long as the gateway runs. `at` is the
+system's time in seconds.
 Threads: one loop. Errors: none.
 """
 
@@ -11,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 BYTES_MAX = 256 * 1024
@@ -33,12 +35,18 @@ class Lines:
         self._begun = begun
         return whole + end
 
+    def rest(self) -> bytes:
+        """What was begun, as the last line: nothing follows."""
+        begun, self._begun = self._begun, b""
+        return begun + b"\n" if begun else b""
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     source: str
     data: bytes
     count: int
+    at: float
 
     def lines(self) -> Iterator[str]:
         text = self.data.decode("utf-8", "replace")
@@ -50,7 +58,8 @@ class _Part:
 class LogStream:
     """Of one deployment. `first` is the number of the oldest line that is kept, `end` that of the next to come."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self.first = 0
         self.end = 0
         self._parts: deque[_Part] = deque()
@@ -62,7 +71,8 @@ class LogStream:
         if not data:
             return
         # The newest of what is too much at once.
-        part = _Part(source, data[-BYTES_MAX:], data.count(b"\n", max(0, len(data) - BYTES_MAX)) or 1)
+        count = data.count(b"\n", max(0, len(data) - BYTES_MAX)) or 1
+        part = _Part(source, data[-BYTES_MAX:], count, self._now())
         self._parts.append(part)
         self._bytes += len(part.data)
         self.end += part.count
@@ -74,6 +84,10 @@ class LogStream:
 
     def since(self, number: int) -> list[str]:
         """The lines from this one on, as far as they are kept."""
+        return [line for _, line in self.timed_since(number)]
+
+    def timed_since(self, number: int) -> list[tuple[float, str]]:
+        """The same, each with when it came."""
         wanted: list[_Part] = []
         at = self.end
         for part in reversed(self._parts):
@@ -81,7 +95,7 @@ class LogStream:
                 break
             at -= part.count
             wanted.append(part)
-        return [line for part in reversed(wanted) for line in part.lines()][max(0, number - at) :]
+        return [(part.at, line) for part in reversed(wanted) for line in part.lines()][max(0, number - at) :]
 
     async def grown(self, number: int, within_s: float) -> None:
         """Returns once there is a line from this one on, at a `wake`, or when the time is over."""
@@ -99,7 +113,8 @@ class LogStream:
 class LogStreams:
     """All of a gateway's, by "endpoint/deployment"."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self.is_closed = False
         # Whose line numbers these are, and how many read them now.
         self.run = secrets.token_hex(4)
@@ -107,7 +122,7 @@ class LogStreams:
         self._streams: dict[str, LogStream] = {}
 
     def of(self, name: str) -> LogStream:
-        return self._streams.setdefault(name, LogStream())
+        return self._streams.setdefault(name, LogStream(self._now))
 
     def keep_only(self, names: Collection[str]) -> None:
         self._streams = {name: one for name, one in self._streams.items() if name in names}

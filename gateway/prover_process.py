@@ -42,19 +42,23 @@ class Prover:
     @property
     def pid(self) -> int:
         """0 where no process runs."""
-        return self._process.pid if self._process is not None else 0
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else 0
 
     async def prove(self, name: str, deployment: DeploymentSpec) -> LoadDone | None:
         """What there is to know of a model; None: its process died meanwhile. Errors: RemoteFailed, OSError."""
         async with self._turn:
             self._stay()
+            if not self.pid:
+                # It may have been ended while it had nothing to do.
+                self._end()
             try:
                 channel = self._channel or await self._start()
                 answer = await channel.call(Load(name=name, deployment=deployment, learned=None), self._limit_s)
             except RemoteFailed:
                 raise
             except ChannelClosed:
-                log.warning("the prover (pid %d) ended while it proved %s", self.pid, name)
+                log.warning("the prover ended while it proved %s", name)
                 self._end()
                 return None
             except TimeoutError as error:

@@ -108,7 +108,9 @@ class ControlPlane:
                 state.path / "environments",
                 self._files,
                 EnvironmentLimits(
-                    build_timeout_s=settings.environment_build_timeout_s, bytes_max=settings.environment_max_bytes
+                    build_timeout_s=settings.environment_build_timeout_s,
+                    bytes_max=settings.environment_max_bytes,
+                    wheels_only=settings.script_sandbox == "bwrap",
                 ),
             ),
             folder=state.path / "workers",
@@ -119,6 +121,7 @@ class ControlPlane:
                 processes_max=settings.script_processes_max,
                 sandbox=settings.script_sandbox,
                 hidden=_hidden(settings, state),
+                hidden_files=() if settings.tls_key is None else (settings.tls_key.absolute(),),
                 readable=tuple(map(Path, settings.script_folders)),
             ),
             sink=self.collected.sink,
@@ -313,9 +316,9 @@ class ControlPlane:
 
 
 def _hidden(settings: Settings, state: State) -> tuple[Path, ...]:
-    """What no script in a sandbox may read, even where it lies among the system's own folders."""
-    given = (state.path, settings.apply, settings.tls_key, *map(Path, settings.model_folders))
-    return tuple(one.resolve() for one in given if one is not None)
+    """The folders that no script in a sandbox may read, even where it lies among the system's own folders."""
+    given = (state.path, settings.apply, *map(Path, settings.model_folders))
+    return tuple(one.absolute() for one in given if one is not None)
 
 
 def _people(settings: Settings) -> People | None:

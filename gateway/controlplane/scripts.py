@@ -94,6 +94,7 @@ class Limits:
     sandbox: str = "none"
     # What a sandboxed worker must not read, and what all of them may, beside their own.
     hidden: tuple[Path, ...] = ()
+    hidden_files: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
 
 
@@ -346,6 +347,7 @@ class Scripts:
             server_version=self._version,
             readable=(*roots, *self._limits.readable),
             hidden=self._limits.hidden,
+            hidden_files=self._limits.hidden_files,
             liveness=script.liveness,
             on_output=lambda slot, data: stream.add(f"worker {slot}", data),
         )

@@ -5,6 +5,7 @@
 Built beside, under another name, and renamed when it is whole, so what has its name can be used; what conda makes
 cannot be moved, and has a file `unfinished` beside it until it is whole. With `uv` where that is installed, else with
 venv and pip, by the interpreter that was asked for; with micromamba or conda where only those have what is asked for.
+Where scripts are shut in, so is what they ask for: then of wheels alone (`wheels_only`), which run nothing.
 A build has a bound on time and disk, no variable of the gateway's own, and a process group that ends with it.
 Units: *_s seconds, *_bytes bytes.
 Ownership: whoever uses an environment names it to `collect`; what is being built is kept by itself.
@@ -28,8 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from gateway.environments import conda
-from gateway.environments.recipe import EnvironmentRefused, Recipe, recipe_of
+from gateway.environments import conda, wheels
+from gateway.environments.recipe import EnvironmentRefused, Recipe, recipe_of, wheels_only
 from gateway.resources import ScriptEnvironment
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,9 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentLimits:
+    """`wheels_only`: building runs no code of whoever asks for it, for nothing is built but what is laid out."""
+
+    wheels_only: bool = False
     build_timeout_s: float = 1800.0
     bytes_max: int = 20 * 1024**3
 
@@ -78,13 +82,16 @@ class Environments:
         """The environment, built if it is not there. `say` gets the build's lines. Errors: EnvironmentRefused."""
         recipe = recipe_of(environment, lambda digest: self._contents.path_of(digest).read_bytes())
         program = conda.tool() if recipe.conda else None
+        if self._limits.wheels_only:
+            recipe = wheels_only(recipe, has_tool=program is not None)
         if program is not None:
             plan, notes = _conda_plan(recipe, program), recipe.notes
         elif not recipe.requirements and not recipe.python:
             return Environment(python=Path(sys.executable), notes=(*recipe.notes, *recipe.left_out))
         else:
             python, said = await _interpreter(recipe.python)
-            plan, notes = _venv_plan(recipe, python), (*recipe.notes, *recipe.left_out, *said)
+            plan = _venv_plan(recipe, python, self._limits.wheels_only)
+            notes = (*recipe.notes, *recipe.left_out, *said)
         # Again: it may be collected between the end of a build and the turn of whoever waited for it.
         while not self._is_whole(plan):
             await self._built(plan, say)
@@ -173,12 +180,17 @@ class Environments:
         ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait({copying, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if copying.done():
+                # What is not read any more would wait for its reader.
+                copying.result()
             if not watching.done():
                 # It may run on without its output.
                 await asyncio.wait({ended, watching}, return_when=asyncio.FIRST_COMPLETED)
             # What outlives the installer and keeps its output open is ended, or not waited for.
             _end(process)
             await asyncio.wait({copying, ended}, timeout=_LAST_WORDS_S)
+            if copying.done():
+                copying.result()
         finally:
             for task in (copying, watching, ended):
                 task.cancel()
@@ -211,11 +223,11 @@ class _Plan:
     stays: bool = False
 
 
-def _venv_plan(recipe: Recipe, python: Path) -> _Plan:
+def _venv_plan(recipe: Recipe, python: Path, is_of_wheels: bool) -> _Plan:
     return _Plan(
         digest=_digest(str(python.resolve()), *recipe.requirements),
         files={"requirements.txt": "".join(f"{line}\n" for line in recipe.requirements)},
-        commands=lambda place: [list(one) for one in _commands(place, python)],
+        commands=lambda place: [list(one) for one in _commands(place, python, is_of_wheels)],
     )
 
 
@@ -285,18 +297,19 @@ async def _says(python: str, version: str) -> bool:
     return said.decode("utf-8", "replace").strip() == version
 
 
-def _commands(place: Path, python: Path) -> list[list[str]]:
+def _commands(place: Path, python: Path, is_of_wheels: bool = False) -> list[list[str]]:
     uv = shutil.which("uv")
     inside = str(place / "bin" / "python")
-    requirements = str(place / "requirements.txt")
+    wanted = ["--requirement", str(place / "requirements.txt"), *(wheels.OPTIONS if is_of_wheels else ())]
     if uv is not None:
         return [
             [uv, "venv", "--quiet", "--allow-existing", "--python", str(python), str(place)],
-            [uv, "pip", "install", "--quiet", "--python", inside, "--requirement", requirements],
+            [uv, "pip", "install", "--quiet", "--python", inside, *wanted],
         ]
+    pip = ["-I", str(Path(wheels.__file__))] if is_of_wheels else ["-m", "pip"]
     return [
         [str(python), "-m", "venv", str(place)],
-        [inside, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--requirement", requirements],
+        [inside, *pip, "install", "--disable-pip-version-check", "--no-input", *wanted],
     ]
 
 

@@ -42,6 +42,15 @@ def file_of(channels: Sequence[str], packages: Sequence[str], pip: Sequence[str]
     return "".join(f"{line}\n" for line in lines)
 
 
+def and_pip(text: str, requirement: str) -> str:
+    """A file of `file_of` that asks for this, too."""
+    line = f"    - {json.dumps(requirement)}\n"
+    if "\n  - pip:\n" in text:
+        return text + line
+    asked = text if '\n  - "pip"\n' in text else f'{text}  - "pip"\n'
+    return f"{asked}  - pip:\n{line}"
+
+
 def tool() -> str | None:
     return shutil.which("micromamba") or shutil.which("conda")
 

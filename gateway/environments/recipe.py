@@ -45,10 +45,12 @@ _CONDA = re.compile(r"(?:[\w./-]+::)?([A-Za-z0-9_][A-Za-z0-9_.-]*)\s*([^A-Za-z0-
 _CONDA_PART = re.compile(r"(==|=|>=|<=|>|<|!=|~=)?\s*(\d[\w.+!]*?)(\.?\*)?(?:\s*=\s*[\w.*]+|\s+\w+)?")
 _CONDA_ACCEPTED = "accepted: NAME, NAME=VERSION, NAME>=VERSION,<VERSION"
 _URL = r"(?:git\+)?https?://[^\s;${}]+"
+# By its name alone, for by that installers decide whether there is something to build.
+_WHEEL = re.compile(r"https?://[^?#]*/[A-Za-z0-9](?:[\w.+!-]|%2[Bb])*\.whl(?:[?#].*)?", re.ASCII)
 _VERSIONS = r"(?:===|==|~=|!=|<=|>=|<|>)\s*[\w.*+!-]+"
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)\s*(?:\[[\w\s.,-]*\])?\s*"
-    rf"(?:@\s*{_URL}|\(?\s*{_VERSIONS}(?:\s*,\s*{_VERSIONS})*\s*,?\s*\)?)?"
+    rf"(?:@\s*(?P<address>{_URL})|\(?\s*{_VERSIONS}(?:\s*,\s*{_VERSIONS})*\s*,?\s*\)?)?"
     # An option hides behind a marker as well as behind a name.
     r"\s*(?:;(?:(?!\s-)[^${}\\])*)?(?:\s+--hash[= ]\w+:[0-9a-fA-F]+)*",
     re.ASCII,
@@ -64,6 +66,8 @@ _OPTIONS = (
 _REQUIREMENTS_BYTES_MAX = 1024 * 1024
 # Whatever brings the module `mlflow`.
 _MLFLOW = frozenset({"mlflow", "mlflow-skinny", "azureml-mlflow"})
+_MLFLOW_ADDED = "mlflow-skinny"
+_MLFLOW_NOTE = "mlflow-skinny: added, for the environment names no mlflow, and the model is loaded by it"
 _AZURE_IMAGES = "mcr.microsoft.com/"
 _SAID_MAX = 200
 _NEWEST_PYTHON = 20
@@ -104,13 +108,42 @@ def recipe_of(
     return _with_mlflow(recipe) if environment.needs_mlflow else recipe
 
 
+def wheels_only(recipe: Recipe, has_tool: bool) -> Recipe:
+    """The same where building it runs nothing of whoever asks for it. `has_tool`: a conda tool would make it.
+    Errors: EnvironmentRefused."""
+    why = "script_sandbox is bwrap, and building an environment is outside of the sandbox"
+    if recipe.conda and has_tool:
+        raise EnvironmentRefused(
+            "BadArgument",
+            f"found {_short('; '.join(recipe.left_out))}: conda packages may run scripts when they are installed, "
+            f"{why}; accepted: packages that PyPI has as wheels, under pip",
+        )
+    for line in recipe.requirements:
+        found = _REQUIREMENT.fullmatch(line)
+        address = found["address"] if found is not None else None
+        if address and _WHEEL.fullmatch(address) is None:
+            raise EnvironmentRefused(
+                "BadArgument",
+                f"requirements: found {_short(line)}: what is no wheel runs its own code when it is built, {why}; "
+                "accepted: packages by name, and https addresses that end in .whl",
+            )
+    # Nobody else says what may be built.
+    return replace(
+        recipe, requirements=tuple(one for one in recipe.requirements if not one.startswith("--only-binary"))
+    )
+
+
 def _with_mlflow(recipe: Recipe) -> Recipe:
     """The gateway's own interpreter, and an environment that names an mlflow, stay as they are."""
-    names = {_name(line) for line in recipe.requirements}
-    if recipe == Recipe(notes=recipe.notes) or names & _MLFLOW:
+    if recipe == Recipe(notes=recipe.notes) or _names_mlflow(recipe.requirements):
         return recipe
-    note = "mlflow-skinny: added, for the environment names no mlflow, and the model is loaded by it"
-    return replace(recipe, requirements=(*recipe.requirements, "mlflow-skinny"), notes=(*recipe.notes, note))
+    requirements = (*recipe.requirements, _MLFLOW_ADDED)
+    remade = recipe.conda and conda.and_pip(recipe.conda, _MLFLOW_ADDED)
+    return replace(recipe, requirements=requirements, conda=remade, notes=(*recipe.notes, _MLFLOW_NOTE))
+
+
+def _names_mlflow(lines: Iterable[str]) -> bool:
+    return any(_name(line) in _MLFLOW for line in lines)
 
 
 def _name(line: str) -> str:

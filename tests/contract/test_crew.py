@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import io
+import itertools
 import json
 import os
+import signal
+import struct
 import sys
-from collections.abc import Awaitable, Callable
+import termios
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.crew import Crew, CrewFailed, CrewSpec
+from gateway import crew
+from gateway.crew import Crew, CrewFailed, CrewSpec, Ready, Sockets, Worker
 from gateway.crews import Crews
 from gateway.liveness import Probe
 from tests.support.crews import ECHO, Pool, crew_spec, pool, until
@@ -176,12 +183,12 @@ def test_a_worker_that_used_its_cpu_time_is_replaced_between_two_requests_or_in_
         (before,) = made.pids
         while made.pids == [before]:
             assert await made.value(0.1) > 0
-        assert "of 2 s of CPU time and is replaced" in caplog.text
-        assert await made.send(60).outcome() == "ModelFailed"
-        await until(lambda: "it had used its 2 s of CPU time" in caplog.text, "it is said why")
+        assert "of 5 s of CPU time and is replaced" in caplog.text
+        assert await made.send(60, within_s=60.0).outcome() == "ModelFailed"
+        await until(lambda: "it had used its 5 s of CPU time" in caplog.text, "it is said why")
         assert await made.value(0) > 0
 
-    told(crew_spec(tmp_path, BURN, cpu_seconds=2), story)
+    told(crew_spec(tmp_path, BURN, cpu_seconds=5), story)
 
 
 SILENT = """
@@ -394,3 +401,116 @@ def test_workers_end_with_the_supervisor(tmp_path: Path) -> None:
         await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the workers end")
 
     asyncio.run(story())
+
+
+# What a worker may do to its crew by the descriptors that it has.
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    sockets = Sockets(1)
+    yield Worker(
+        0, crew_spec(tmp_path, ECHO, on_output=lambda _, data: written.append(data)), sockets, itertools.count()
+    )
+    sockets.close()
+    written.clear()
+
+
+written: list[bytes] = []
+
+
+def test_a_flood_on_the_control_socket_keeps_nobody_else_waiting(worker: Worker) -> None:
+    async def story() -> None:
+        events = asyncio.StreamReader()
+        events.feed_data(b"\n" * 200_000)
+        events.feed_eof()
+        hearing = asyncio.create_task(worker._hear_on(events))
+        first = asyncio.create_task(worker._hear(events))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not hearing.done()
+        assert not first.done()
+        for task in (hearing, first):
+            task.cancel()
+        await asyncio.gather(hearing, first, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("size", [0, crew.SLOTS_MAX * 64])
+def test_the_table_of_what_runs_keeps_its_size(worker: Worker, size: int) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(worker._sockets.state_fd, size)
+    assert worker.running() == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 100_000, b"7", b"nonsense", b'{"event": "rea', b'{"event": 1%s}' % (b"0" * 9999)]
+)
+def test_what_is_no_word_of_a_host_is_passed_over(line: bytes) -> None:
+    assert crew._first_word(line) is None
+
+
+def test_a_line_without_end_on_the_control_socket_is_a_worker_that_failed(worker: Worker) -> None:
+    async def story() -> None:
+        events = asyncio.StreamReader(limit=10)
+        events.feed_data(b"x" * 100)
+        with pytest.raises(CrewFailed, match="in a line to its control socket"):
+            await worker._hear(events)
+
+    asyncio.run(story())
+
+
+def test_many_small_writes_wait_in_the_pipe_and_the_first_does_not(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "OUTPUT_PAUSE_S", 3600.0)
+
+    async def story() -> None:
+        read_fd, write_fd = os.pipe()
+        os.set_blocking(read_fd, False)
+        with io.FileIO(read_fd) as output, io.FileIO(write_fd, "w") as script:
+            keeping = asyncio.create_task(worker._keep_output(output))
+            script.write(b"one\nbeg")
+            await until(lambda: written == [b"one\n"], "a lone line is told at once")
+            for _ in range(10):
+                script.write(b"x\n")
+                await asyncio.sleep(0)
+            waiting = bytearray(4)
+            fcntl.ioctl(read_fd, termios.FIONREAD, waiting)
+            assert struct.unpack("i", waiting) == (20,)
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+        assert written == [b"one\n", b"beg\n"], "what was begun is told at the end"
+
+    (worker._spec.folder / "logs").mkdir(parents=True)
+    asyncio.run(story())
+
+
+def test_a_crew_goes_on_whatever_goes_wrong_with_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, look = Worker.start, Worker.look
+    failing = {"start": True, "look": True}
+
+    async def start_or_fail(self: Worker) -> Ready:
+        if self.restarts and failing.pop("start", False):
+            raise RecursionError
+        return await start(self)
+
+    async def look_or_fail(self: Worker, hung_after_s: float) -> None:
+        if self.slot == 0 and failing.pop("look", False):
+            raise struct.error("short")
+        await look(self, hung_after_s)
+
+    monkeypatch.setattr(Worker, "start", start_or_fail)
+    monkeypatch.setattr(Worker, "look", look_or_fail)
+    monkeypatch.setattr(crew, "LOOK_EVERY_S", 0.01)
+
+    async def story(made: Pool) -> None:
+        await until(lambda: "look" not in failing, "a look went wrong")
+        (before,) = made.pids
+        # Ended by a look; and the first that shall take its place cannot start.
+        os.kill(before, signal.SIGSTOP)
+        await until(lambda: "start" not in failing and made.crew.status().ready == 1, "it is replaced")
+        assert made.pids != [before]
+
+    told(crew_spec(tmp_path, ECHO), story)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,12 +39,12 @@ def environments(folder: Path, **limits: Any) -> Environments:
     return Environments(folder / "environments", NoContents(), EnvironmentLimits(**limits))
 
 
-def wheel(folder: Path, version: str) -> None:
+def wheel(folder: Path, version: str, more: str = "") -> None:
     """A package of one module, as an index would give it."""
     info = f"tiny_thing-{version}.dist-info"
     files = {
         "tiny_thing.py": f"VERSION = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: tiny-thing\nVersion: {version}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: tiny-thing\nVersion: {version}\n{more}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
@@ -71,7 +72,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a build runs instead, as lines of a shell; they begin where it is built."""
     lines: list[str] = []
 
-    def commands(place: Path, python: Path) -> Sequence[Sequence[str]]:
+    def commands(place: Path, python: Path, is_of_wheels: bool) -> Sequence[Sequence[str]]:
         return [["sh", "-c", line] for line in lines]
 
     monkeypatch.setattr(cache, "_commands", commands)
@@ -194,6 +195,19 @@ def test_what_a_build_says_last_is_in_the_refusal_and_errors_before_all(tmp_path
         )
         build[:] = ["kill -9 $$"]
         assert (await refused(environments(tmp_path), asking("a"))).endswith("the environment cannot be built")
+
+    asyncio.run(story())
+
+
+def test_a_build_whose_log_cannot_be_written_is_ended_and_says_why(tmp_path: Path, build: list[str]) -> None:
+    # It would wait for ever for somebody to read what it writes.
+    log = cache.LOG_NAME
+    build += [f"while test ! -e {log}; do sleep 0.01; done; rm {log}; mkdir {log}", "yes", MADE]
+
+    async def story() -> None:
+        async with asyncio.timeout(30):
+            assert "cannot be built: Is a directory" in await refused(environments(tmp_path), asking("a"))
+        assert names(tmp_path) == set()
 
     asyncio.run(story())
 
@@ -373,6 +387,49 @@ def test_uv_builds_what_pip_builds(tmp_path: Path, index: None, monkeypatch: pyt
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_of_wheels_alone_nothing_is_run_not_even_what_a_wheel_asks_for_by_address(
+    tmp_path: Path, index: None, monkeypatch: pytest.MonkeyPatch, installer: str
+) -> None:
+    wheels, ran = tmp_path / "wheels", tmp_path / "ran"
+    text = f"open({str(ran)!r}, 'w')\n"
+    sdist(wheels, "igw-named-thing", text)
+    sdist(tmp_path, "hidden", text)
+    wheel(wheels, "3.0", f"Requires-Dist: hidden @ file://{tmp_path}/hidden-1.0.tar.gz\n")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    if installer == "uv":
+        monkeypatch.setenv("PATH", f"{_uv()}:{os.environ['PATH']}")
+    asked = [asking("igw-named-thing"), asking("tiny-thing==3.0")]
+
+    async def story() -> None:
+        shut = environments(tmp_path, wheels_only=True)
+        for one in asked:
+            await refused(shut, one)
+            assert not ran.exists()
+        assert version_in(await shut.get(asking("--only-binary=:none:", "tiny-thing==2.0"), quiet)) == "2.0"
+        # uv takes no address from a wheel in any case.
+        for one in asked[: 1 if installer == "uv" else 2]:
+            await refused(environments(tmp_path / "open"), one)
+            assert ran.exists(), "it is run where nothing is shut in"
+            ran.unlink()
+
+    asyncio.run(story())
+
+
+def sdist(folder: Path, name: str, setup: str) -> None:
+    """A package that is built by a program of its own."""
+    root = folder / f"{name.replace('-', '_')}-1.0"
+    root.mkdir()
+    (root / "backend.py").write_text(setup)
+    (root / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (root / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    with tarfile.open(folder / f"{root.name}.tar.gz", "w:gz") as archive:
+        archive.add(root, root.name)
+    shutil.rmtree(root)
+
+
 def prefix_of(environment: Environment) -> str:
     asked = [str(environment.python), "-c", "import sys; print(sys.prefix)"]
     return subprocess.run(asked, capture_output=True, check=True, text=True).stdout.strip()
@@ -415,7 +472,11 @@ def test_what_only_conda_has_is_built_by_its_tool(
         assert without.python == Path(sys.executable)
         assert "gdal=3.8" in without.notes[0]
 
+        shut = environments(tmp_path, wheels_only=True)
+        assert (await shut.get(GDAL, quiet)).python == Path(sys.executable)
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        with pytest.raises(EnvironmentRefused, match=r"gdal=3\.8.*conda packages may run scripts"):
+            await shut.get(GDAL, quiet)
         (tmp_path / "refuses").touch()
         assert "nothing provides gdal" in await refused(built, GDAL)
         assert names(tmp_path) == set()

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.controlplane.authorize import Role
 from gateway.controlplane.rest import logs
+from gateway.controlplane.store.database import StoreBusy
 from gateway.controlplane.store.records import Kind, Ref
 from gateway.log_stream import BYTES_MAX
 from tests.support.house import FIRST_TOKEN, House
@@ -113,6 +114,50 @@ def test_what_comes_is_followed_lines_and_events_alike(house: House) -> None:
 
     house.run(story())
     assert house.streams.followers == 0
+
+
+def test_who_comes_after_a_failure_sees_its_reason_among_the_lines(house: House) -> None:
+    write(house, "one")
+    house.now_s += 1
+    house.run(house.control.tell(NAME, "failed", "init() raised"))
+    house.now_s += 1
+    write(house, "two")
+    first, reason, last = house.get(house.ws(f"{PATH}?tail=3")).text.strip().splitlines()[-3:]
+    assert (first, last) == ("data: [worker 0] one", "data: [worker 0] two")
+    assert reason.endswith("failed: init() raised")
+
+
+def test_a_store_that_is_busy_at_first_makes_no_old_event_a_new_one(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        await house.control.tell(NAME, "degraded", "long ago")
+        write(house, "one")
+        read = house.store.read
+        busy = [1, 1]
+
+        async def sometimes(work: Any) -> Any:
+            # The route looks for the deployment first.
+            if len(busy) < 2 and busy:
+                busy.pop()
+                raise StoreBusy("busy")
+            if busy:
+                busy.pop()
+            return await read(work)
+
+        monkeypatch.setattr(house.store, "read", sometimes)
+        reader = Reader(house)
+        await reader.until(lambda: reader.lines == ["[worker 0] one"] and not busy)
+        place = reader.last_id
+        assert place.endswith(".1.")
+        await asyncio.sleep(0.05)
+        await house.control.tell(NAME, "degraded", "now")
+        await reader.until(lambda: len(reader.lines) == 2)
+        assert reader.lines[1].endswith("degraded: now")
+        reader.hangs_up.set()
+        await reader.done
+
+    house.run(story())
 
 
 def test_a_reader_that_comes_back_goes_on_where_it_was(house: House) -> None:

@@ -127,6 +127,20 @@ def test_a_process_that_dies_proves_nothing_and_the_next_model_gets_another(
     run(story)
 
 
+def test_a_process_that_ended_while_it_was_idle_is_replaced_before_the_next_model(good: DeploymentSpec) -> None:
+    async def story() -> None:
+        async with prover() as one:
+            await proven(one, good)
+            pid = one.pid
+            os.kill(pid, signal.SIGKILL)
+            while one.pid:
+                await asyncio.sleep(0.01)
+            await proven(one, good)
+            assert one.pid not in (0, pid)
+
+    run(story)
+
+
 def test_a_model_that_never_ends_is_refused_after_its_time_and_its_process_ended(
     good: DeploymentSpec, endless: DeploymentSpec
 ) -> None:

@@ -165,14 +165,36 @@ def test_large_bodies_go_in_and_out_of_a_sandbox(room: Path) -> None:
     told(spec_of(room, TRY), story)
 
 
-def test_a_key_among_the_systems_folders_is_hidden_and_more_folders_can_be_shown(room: Path, tmp_path: Path) -> None:
+def test_a_key_inside_of_what_is_shown_stays_hidden_when_it_is_replaced(room: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "table.csv").write_text("1,2")
-    spec = spec_of(room, TRY, hidden=(room, Path("/etc/passwd")), readable=(data,))
-    hidden, shown = outcomes(spec, "len(open('/etc/passwd').read())", f"open({str(data / 'table.csv')!r}).read()")
-    assert hidden in (0, "PermissionError")
-    assert shown == "1,2"
+    plain, live, archive = (data / name for name in ("plain", "live", "archive"))
+    for folder in (plain, live, archive):
+        folder.mkdir()
+    for file in (plain / "tls.key", archive / "key1", archive / "key2"):
+        file.write_text("secret")
+    (live / "key").symlink_to("../archive/key1")
+    files = (plain / "tls.key", live / "key")
+    spec = spec_of(room, TRY, hidden_files=files, readable=(data,))
+
+    async def story(made: Pool) -> None:
+        (plain / "new").write_text("secret")
+        (plain / "new").replace(plain / "tls.key")
+        (live / "new").symlink_to("../archive/key2")
+        (live / "new").replace(live / "key")
+        tries = [f"open({str(one)!r}).read()" for one in (*files, *archive.iterdir(), data / "table.csv")]
+        found = await made.value(tries)
+        assert [found[one] for one in tries] == ["FileNotFoundError"] * 4 + ["1,2"]
+
+    told(spec, story)
+
+
+def test_a_key_among_what_scripts_need_is_no_sandbox_and_that_is_said(tmp_path: Path) -> None:
+    need_bwrap()
+    failed = failure(crew_spec(tmp_path, ECHO, sandbox="bwrap", hidden_files=(Path("/etc/tls.key"),)))
+    assert failed.code == "SandboxFailed"
+    assert "/etc/tls.key must be hidden" in failed.message
 
 
 @pytest.mark.parametrize("what", ["hang", "stop", "crash", "hold"])

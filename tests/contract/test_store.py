@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from alembic.runtime.migration import MigrationContext
 
 from gateway.controlplane.store import database, migrate, schema
 from gateway.controlplane.store.database import Store, StoreBusy, StoreError, VersionConflict
-from gateway.controlplane.store.records import AssetFile, Kind, ManagementToken, Operation, Resource, State, Status
+from gateway.controlplane.store.records import (
+    AssetFile,
+    Event,
+    Kind,
+    ManagementToken,
+    Operation,
+    Resource,
+    State,
+    Status,
+)
 from gateway.controlplane.store.transaction import EVENTS_MAX, Transaction
 from tests.support.stores import (
     audit_entry,
@@ -323,10 +333,18 @@ def test_the_last_events_come_with_the_oldest_first(store: Store) -> None:
     assert messages("blue", 2) == ["3", "4"]
     assert messages("") == ["2"]
     assert messages(None) == ["0", "1", "2", "3", "4"]
+    ids = [found.id for found in read(store, lambda transaction: transaction.events("e", "blue", 10))]
+    for after, left in ((ids[0], ["3", "4"]), (ids[-1], [])):
+        later = read(store, partial(_events_after, after))
+        assert [found.message for found in later] == left
     assert write(store, lambda transaction: transaction.forget_events("e", "blue")) == 3
     assert messages(None) == ["1", "2"]
     assert write(store, lambda transaction: transaction.forget_events("e", None)) == 2
     assert [found.message for found in read(store, lambda transaction: transaction.events("f", None, 1))] == ["other"]
+
+
+def _events_after(after: int, transaction: Transaction) -> list[Event]:
+    return transaction.events("e", "blue", 10, after)
 
 
 def test_a_deployment_keeps_a_bounded_number_of_events(store: Store) -> None:

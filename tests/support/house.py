@@ -144,7 +144,7 @@ class House:
             now_s=lambda: self.now_s,
         )
         self.rollouts = Rollouts(RolloutWorld(self.control, _nothing_counted), lambda: self.now_s)
-        self.streams = LogStreams()
+        self.streams = LogStreams(lambda: self.now_s)
         self.running: set[str] = set()
         self.app = ManagementApp(self._services(), urls or Urls(scoring_port=8443), blobs)
 

@@ -1,8 +1,8 @@
 """A deployment's log as it grows, by server-sent events: what its workers write, its environment's build, its events.
 
 Why: a change takes as long as a build and an `init()`, and those minutes are when people look. The stream begins with
-the last `tail` lines and, with `follow`, goes on until the deployment is gone, the gateway stops, or the caller hangs
-up or is not let in any more.
+the last `tail` lines and events, as they came, and, with `follow`, goes on until the deployment is gone, the gateway
+stops, or the caller hangs up or is not let in any more.
 Shape: an event of several `data` lines is as many lines of the log; its `id` says how far the reader is, and a reader
 that comes back with it as `Last-Event-ID` goes on there. `event: lost` says how many lines came and went in between,
 `event: end` why there are no more. A comment every HEARTBEAT_S shows that both ends are there.
@@ -30,7 +30,7 @@ from gateway.log_stream import LogStream
 TAIL_DEFAULT, EVENTS_MAX = 100, 1000
 FOLLOWERS_MAX = 32
 LOOK_EVERY_S, HEARTBEAT_S = 1.0, 15.0
-_ID = re.compile(r"([0-9a-f]{8})\.(\d{1,15})\.(\d{1,15})")
+_ID = re.compile(r"([0-9a-f]{8})\.(\d{1,15})\.(\d{0,15})")
 
 
 async def follow(call: Call) -> Reply:
@@ -51,10 +51,11 @@ async def follow(call: Call) -> Reply:
 
 @dataclass(slots=True)
 class _Place:
-    """How far a reader is: the number of the next line, and the id of the last event."""
+    """How far a reader is: the number of the next line, and the id of the last event; None where the store has not
+    told it yet."""
 
     line: int
-    event: int
+    event: int | None
 
 
 class Follower:
@@ -75,12 +76,18 @@ class Follower:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
-        events, why = await self._look()
-        place, events, notice = self._begin(events)
+        tail = self._call.query.number(TAIL)
+        tail = TAIL_DEFAULT if tail is None else tail
+        place, is_back, notice = self._place(tail)
+        events, why = await self._look(place, 0 if is_back else min(tail, EVENTS_MAX))
         is_following = self._call.query.choice(FOLLOW) == "true"
         sent_s = looked_s = loop.time()
         if notice:
             yield _event(notice, kind="lost")
+        if not is_back:
+            for chunk in self._beginning(place, events, tail):
+                yield chunk
+            events = []
         while True:
             for chunk in self._news(place, events):
                 yield chunk
@@ -97,26 +104,30 @@ class Follower:
             await self._stream.grown(place.line, LOOK_EVERY_S)
             events = []
             if loop.time() - looked_s >= LOOK_EVERY_S:
-                events, why = await self._look()
+                events, why = await self._look(place)
                 looked_s = loop.time()
 
-    def _begin(self, events: list[Event]) -> tuple[_Place, list[Event], str]:
-        """Where the reader begins, which of the events it is told, and what it has to know."""
-        tail = self._call.query.number(TAIL)
-        tail = TAIL_DEFAULT if tail is None else tail
-        stream, last = self._stream, events[-1].id if events else 0
+    def _place(self, tail: int) -> tuple[_Place, bool, str]:
+        """Where the reader begins, whether it goes on where it was, and what it has to know."""
+        stream = self._stream
         found = _ID.fullmatch(self._call.headers.get("last-event-id", ""))
-        if found is not None and found[1] == self._streams.run:
-            return _Place(min(int(found[2]), stream.end), int(found[3])), events, ""
-        place = _Place(max(stream.first, stream.end - tail), last)
-        if found is not None:
-            # Events outlive the gateway, lines do not.
-            place.event = int(found[3])
-            return place, events, "the gateway was started anew; what was written before is not here"
-        if stream.end or not tail:
-            return place, [], ""
-        place.event = 0
-        return place, events[-tail:], ""
+        place = _Place(max(stream.first, stream.end - tail), int(found[3]) if found and found[3] else None)
+        if found is None:
+            return place, False, ""
+        if found[1] == self._streams.run:
+            place.line = min(int(found[2]), stream.end)
+            return place, True, ""
+        # Events outlive the gateway, lines do not.
+        return place, place.event is not None, "the gateway was started anew; what was written before is not here"
+
+    def _beginning(self, place: _Place, events: list[Event], tail: int) -> Iterable[bytes]:
+        """The last lines and events, as they came."""
+        told = [(one.at, line) for one, line in zip(events, _lines(events), strict=False)]
+        told += self._stream.timed_since(place.line)
+        place.line = self._stream.end
+        lines = [line for _, line in sorted(told, key=lambda one: one[0])]
+        if lines and tail:
+            yield _event(*lines[-tail:], id_=self._id(place))
 
     def _news(self, place: _Place, events: list[Event]) -> Iterable[bytes]:
         stream = self._stream
@@ -125,34 +136,40 @@ class Follower:
             yield _event(f"{count} lines are not kept any more", id_=self._id(place), kind="lost")
         lines = stream.since(place.line)
         place.line = stream.end
-        told = [one for one in events if one.id > place.event]
-        if told:
-            lines += [f"[gateway] {line}" for line in log_text(told).splitlines()]
-            place.event = told[-1].id
+        lines += _lines(events)
         if lines:
             yield _event(*lines, id_=self._id(place))
 
     def _id(self, place: _Place) -> str:
-        return f"{self._streams.run}.{place.line}.{place.event}"
+        return f"{self._streams.run}.{place.line}.{'' if place.event is None else place.event}"
 
-    async def _look(self) -> tuple[list[Event], str]:
-        """Its last events; and why there is nothing more to follow, "" where there is."""
+    async def _look(self, place: _Place, last: int = 0) -> tuple[list[Event], str]:
+        """The events that the reader has not been told, the `last` ones where it has been told none; and why there is
+        nothing more to follow, "" where there is."""
         call, ref = self._call, self._ref
+        after = place.event
+        limit = max(last, 1) if after is None else EVENTS_MAX
         try:
             actor = await call.services.doorkeeper.identify(
                 call.headers.get("authorization"), call.actor.source, call.request_id
             )
             require(actor, Role.READER)
             is_there, events = await call.read(
-                lambda tx: (tx.get(ref) is not None, tx.events(ref.parent, ref.key, EVENTS_MAX))
+                lambda tx: (tx.get(ref) is not None, tx.events(ref.parent, ref.key, limit, after or 0))
             )
         except StoreBusy:
             # Later.
             return [], ""
         except Problem as problem:
             return [], problem.message if problem.code.status < 500 else ""
+        place.event = events[-1].id if events else after or 0
         is_there = is_there or call.services.is_running(_name(ref))
-        return events, "" if is_there else f"deployment {ref.key} is gone"
+        news = events if last or after is not None else []
+        return news, "" if is_there else f"deployment {ref.key} is gone"
+
+
+def _lines(events: list[Event]) -> list[str]:
+    return [f"[gateway] {line}" for line in log_text(events).splitlines()]
 
 
 def _name(ref: Ref) -> str:

@@ -186,11 +186,12 @@ class Transaction:
         oldest_kept = newest.limit(1).offset(EVENTS_MAX - 1).scalar_subquery()
         self._delete(schema.events, and_(same, _EVENTS.id < oldest_kept))
 
-    def events(self, endpoint: str, deployment: str | None, limit: int) -> list[Event]:
-        """The last `limit`, the oldest first. None: of all its deployments and of the endpoint itself."""
+    def events(self, endpoint: str, deployment: str | None, limit: int, after: int = 0) -> list[Event]:
+        """The last `limit` of those with an id above `after`, the oldest first. None: of all its deployments and
+        of the endpoint itself."""
         found = self._all(
             select(schema.events)
-            .where(_of_deployment(endpoint, deployment))
+            .where(_of_deployment(endpoint, deployment), _EVENTS.id > after)
             .order_by(_EVENTS.id.desc())
             .limit(limit),
             rows.event_of,

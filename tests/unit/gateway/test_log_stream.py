@@ -16,6 +16,8 @@ def test_bytes_become_whole_lines_and_one_that_does_not_end_is_cut() -> None:
     long = b"x" * (log_stream.LINE_BYTES_MAX + 1)
     assert lines.feed(long) == long + b"\n"
     assert lines.feed(b"y\n") == b"y\n"
+    assert lines.feed(b"z") == b""
+    assert (lines.rest(), lines.rest()) == (b"z\n", b"")
 
 
 def test_lines_are_numbered_and_say_who_wrote_them() -> None:

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.sandbox import Room, complaint, interpreter, sandboxed
+import pytest
+
+from gateway.sandbox import CannotHide, Room, complaint, folders_of, interpreter, sandboxed
 
 PYTHON = Path(sys.executable)
 
@@ -25,18 +27,18 @@ def mounts(command: list[str]) -> Iterator[tuple[str, str]]:
 def test_outer_folders_are_laid_before_inner_ones_so_that_both_hold(tmp_path: Path) -> None:
     state = tmp_path / "state"
     code = state / "scripts" / "one"
-    key = code / "tls.key"
-    code.mkdir(parents=True)
-    key.touch()
-    room = Room(own=state / "own", folder=code, readable=(code,), hidden=(state, key, tmp_path / "nothing"))
+    key = code / "tls" / "tls.key"
+    key.parent.mkdir(parents=True)
+    hidden = (state, tmp_path / "nothing")
+    room = Room(own=state / "own", folder=code, readable=(code,), hidden=hidden, hidden_files=(key,))
 
     command, _ = sandboxed(room, PYTHON, ["x"], {})
 
     found = list(mounts(command))
     mine = [one for one in found if str(tmp_path) in one[1]]
     assert mine[:2] == [("--tmpfs", str(state)), ("--bind", str(room.own))]
-    assert mine[2:] == [("--ro-bind", str(code)), ("--ro-bind", str(key)), ("--remount-ro", str(state))]
-    assert command[command.index(str(key)) - 1] == "/dev/null"
+    assert mine[2:4] == [("--ro-bind", str(code)), ("--tmpfs", str(key.parent))]
+    assert mine[4:] == [("--remount-ro", str(state)), ("--remount-ro", str(key.parent))]
     assert ("--ro-bind", "/usr") in found
     assert found[-2:] == [("--remount-ro", "/dev"), ("--remount-ro", "/")]
 
@@ -46,6 +48,33 @@ def test_what_is_needed_is_shown_though_it_is_named_as_hidden(tmp_path: Path) ->
     command, _ = sandboxed(room, PYTHON, ["x"], {})
     assert ("--ro-bind", str(tmp_path)) in mounts(command)
     assert ("--tmpfs", str(tmp_path)) not in mounts(command)
+
+
+def test_a_file_is_hidden_with_its_folder_and_those_that_links_on_the_way_lead_into(tmp_path: Path) -> None:
+    live, archive, pods = tmp_path / "live" / "x", tmp_path / "archive" / "x", tmp_path / "pods"
+    for folder in (live, archive, pods / "..2026"):
+        folder.mkdir(parents=True)
+    # As certbot lays it, and as Kubernetes does.
+    (live / "key.pem").symlink_to("../../archive/x/key1.pem")
+    (pods / "..data").symlink_to("..2026")
+    (pods / "tls.key").symlink_to("..data/tls.key")
+    assert folders_of(live / "key.pem") == [live, archive]
+    assert folders_of(pods / "tls.key") == [pods, pods / "..2026"]
+    assert folders_of(pods / "..data" / "tls.key") == [pods, pods / "..2026"]
+    assert folders_of(tmp_path / "none" / "tls.key") == [tmp_path / "none"]
+    (tmp_path / "loop").symlink_to("loop")
+    assert folders_of(tmp_path / "loop") == [tmp_path]
+
+
+def test_a_file_among_what_scripts_need_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "tls.key").symlink_to("/etc/tls.key")
+    for file in ("/etc/tls.key", "/usr/lib/tls.key", str(tmp_path / "own" / "tls.key")):
+        room = Room(own=tmp_path, folder=tmp_path, hidden_files=(Path(file),))
+        with pytest.raises(CannotHide, match=f"^{file} must be hidden .* accepted: a folder of its own"):
+            sandboxed(room, PYTHON, ["x"], {})
+    # What is not shown needs no hiding.
+    sandboxed(Room(own=tmp_path, folder=tmp_path, hidden_files=(Path("/tls.key"),)), PYTHON, ["x"], {})
 
 
 def test_the_linkers_variables_are_for_the_script_alone(tmp_path: Path) -> None:

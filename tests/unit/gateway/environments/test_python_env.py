@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from gateway.environments.python_env import conda_of_python_env
 from gateway.environments.recipe import EnvironmentRefused, Recipe, recipe_of
@@ -100,3 +101,13 @@ def test_an_environment_of_a_python_alone_gets_it_and_the_gateways_own_stays_as_
     assert recipe_of(bare, lambda _: b"", (3, 11)).requirements == ("mlflow-skinny",)
     for own in (ScriptEnvironment(reference="local", needs_mlflow=True), ScriptEnvironment(needs_mlflow=True)):
         assert recipe_of(own, lambda _: b"", (3, 11)) == Recipe()
+
+
+@pytest.mark.parametrize("pip", [[], ["pip", {"pip": ["numpy"]}], ["pip"], [{"pip": ["azureml-defaults"]}]])
+def test_a_conda_tool_is_told_of_it_too(pip: list[Any]) -> None:
+    document = {"conda_file": {"dependencies": ["gdal=3.8", *pip]}}
+    found = recipe_of(ScriptEnvironment(document=document, needs_mlflow=True), lambda _: b"", (3, 11))
+    tree = yaml.safe_load(found.conda)
+    assert tree["dependencies"][-1]["pip"][-1] == "mlflow-skinny"
+    assert tree["dependencies"][:-1].count("pip") == 1
+    assert found.requirements[-1] == "mlflow-skinny"

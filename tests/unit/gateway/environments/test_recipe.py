@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.environments.recipe import EnvironmentRefused, Recipe, recipe_of
+from gateway.environments.recipe import EnvironmentRefused, Recipe, recipe_of, wheels_only
 from gateway.resources import ScriptEnvironment
 
 OWN = (3, 11)
@@ -400,3 +400,43 @@ def test_any_tree_is_a_recipe_or_refused(tree: Any) -> None:
     except EnvironmentRefused:
         return
     assert isinstance(recipe, Recipe)
+
+
+# ---- what may be built where scripts are shut in
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a @ https://x.org/a-1.0.tar.gz",
+        "a @ https://x.org/a.zip",
+        "a @ git+https://x.org/a-1-py3-none-any.whl",
+        "a @ https://x.org/a.whl/",
+        "a @ https://x.org/.whl",
+        "a @ https://x.org/a%2F.whl",
+        "a @ https://x.org/a.tar.gz?b.whl",
+        "a @ https://x.org/a.tar.gz#b.whl",
+        "a[b] @ https://x.org/a.tar.gz ; python_version > '3'",
+    ],
+)
+def test_what_is_no_wheel_is_refused(line: str) -> None:
+    recipe = conda({"pip": ["numpy", line]})
+    with pytest.raises(EnvironmentRefused, match=r"what is no wheel runs its own code .* end in \.whl"):
+        wheels_only(recipe, has_tool=False)
+
+
+def test_wheels_and_names_stay_and_nobody_else_says_what_may_be_built() -> None:
+    lines = (
+        "a @ https://x.org/p/a-1.0%2Bcpu-py3-none-any.whl#sha256=0",
+        "b>=1",
+        "--find-links https://u@x.org/a.tar.gz",
+    )
+    recipe = conda({"pip": [*lines, "--only-binary=:none:", "--only-binary :all:"]})
+    assert wheels_only(recipe, has_tool=True).requirements == lines
+
+
+def test_what_a_conda_tool_would_make_is_refused() -> None:
+    recipe = conda("gdal=3.8", {"pip": ["numpy"]})
+    assert wheels_only(recipe, has_tool=False) == recipe
+    with pytest.raises(EnvironmentRefused, match=r"gdal=3\.8.*may run scripts"):
+        wheels_only(recipe, has_tool=True)
