@@ -126,11 +126,12 @@ def test_the_config_is_what_the_file_says(client: Any, headers: dict[str, str]) 
 
 
 def test_the_deployments_header_counts_and_a_model_elsewhere_is_named(client: Any, headers: dict[str, str]) -> None:
-    other = headers | {"azureml-model-deployment": "other"}
-    result = client.infer("second", [_tensor()], headers=other)
-    np.testing.assert_array_equal(result.as_numpy("y"), 30 * ROWS)
-    with pytest.raises(InferenceServerException, match=r"'blue' .* serves model 'times', not 'second'; the header"):
-        client.infer("second", [_tensor()], headers=headers)
+    for chosen in ({"azureml-model-deployment": "other"}, {}):
+        result = client.infer("second", [_tensor()], headers=headers | chosen)
+        np.testing.assert_array_equal(result.as_numpy("y"), 30 * ROWS)
+        assert result.get_response()["model_name"] == "second"
+    with pytest.raises(InferenceServerException, match=r"'blue' .* serves model 'times', not 'second'"):
+        client.infer("second", [_tensor()], headers=headers | {"azureml-model-deployment": "blue"})
 
 
 def test_azures_json_and_the_old_paths_score_it_too(gateway: GatewayProcess) -> None:
