@@ -53,6 +53,13 @@ def wheel(folder: Path, version: str, more: str = "") -> None:
             archive.writestr(name, text)
 
 
+@pytest.fixture(autouse=True)
+def _no_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip builds, wherever the tests run; the tests of uv put it on the path."""
+    without = [one for one in os.environ["PATH"].split(os.pathsep) if not (Path(one) / "uv").exists()]
+    monkeypatch.setenv("PATH", os.pathsep.join(without))
+
+
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packages come from a folder, by the operator's own variables."""
