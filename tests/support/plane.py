@@ -353,7 +353,9 @@ class Plane:
         return self.scorers.serves.endpoints[name].traffic
 
     def agree(self) -> None:
-        """What is stored, what is served and what operations say is one. Only where nothing is under way."""
+        """What is stored, what is served and what operations say is one, once nothing is under way any more: a change
+        that takes longer than its answer waits for may still be."""
+        self.settle()
         serves, held = self.scorers.serves, self.control.claims.held | self.control.asset_claims.held
         assert not held
         resources = self.read(lambda tx: [*tx.find(E), *tx.find(D)])
