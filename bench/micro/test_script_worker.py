@@ -15,7 +15,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from runtimes.script.worker_lib.igw_worker import wire
-from tests.support.script_worker import PATIENCE_S, Worker, write_script
+from tests.support.script_worker import Worker, write_script
+from tests.support.waiting import PATIENCE_S
 
 SCRIPT = """
 import json

@@ -102,6 +102,7 @@ class Control:
         options: FolderOptions,
         model_folders: Sequence[str] = (),
         now: Callable[[], float] = time.time,
+        prompt_s: float = PROMPT_S,
     ) -> None:
         self.store = store
         self.publisher = publisher
@@ -113,6 +114,7 @@ class Control:
         # Versions of assets that are being registered or deleted, or that an apply is about to name.
         self.asset_claims = Claims("asset")
         self.now = now
+        self.prompt_s = prompt_s
         self._tasks: set[asyncio.Task[Any]] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._resumed: dict[str, asyncio.Task[None]] = {}
@@ -382,7 +384,7 @@ class Control:
         """The ended operation; None where it takes longer than a caller is kept waiting."""
         task = self._running.get(operation.id)
         if task is not None:
-            done, _ = await asyncio.wait({task}, timeout=PROMPT_S)
+            done, _ = await asyncio.wait({task}, timeout=self.prompt_s)
             if not done:
                 return None
         return await self._looked_up(operation)

@@ -141,7 +141,7 @@ def test_an_open_loop_reports_a_stall_at_its_full_size_and_in_all_that_it_held_u
     # Evenly from 0 to 0.5 s among 250 of 600: a tenth of all waited for more than 0.38 s, a quarter more than 0.2 s.
     assert 0.33 <= at_s[90] < 0.38 + 0.3
     assert 0.15 <= at_s[75] < 0.20 + 0.3
-    assert at_s[50] < 0.15
+    assert at_s[50] < 0.15 + 0.3
 
 
 def test_a_closed_loop_hides_the_same_stall_from_all_but_its_connections() -> None:
@@ -296,14 +296,14 @@ def test_a_limit_that_is_not_met_is_exit_status_1(tmp_path: Path, body: str) -> 
 
 
 def test_the_highest_rate_is_found_where_the_server_gives_way(tmp_path: Path, body: str) -> None:
-    # One connection and 10 ms an answer: a hundred a second, less what the machine takes. In 0.4 s 180 a second leave
-    # more than 300 ms of work behind, and what lies between may end on either side of the limit.
+    # One connection and 10 ms an answer: a hundred a second, less what the machine takes. In a second 180 a second
+    # leave more than 700 ms of work behind, and what lies between may end on either side of the limit.
     with serving(lambda number, at_s: 0.01) as url:
-        given: dict[str, Any] = {"find_rate": True, "slo_p99_ms": "150", "rate": "45", "precision": "0.9"}
-        given |= {"connections": "1", "duration": "0.4", "arrivals": "constant", "max_rate": "180"}
+        given: dict[str, Any] = {"find_rate": True, "slo_p99_ms": "400", "rate": "45", "precision": "0.9"}
+        given |= {"connections": "1", "duration": "1", "arrivals": "constant", "max_rate": "180"}
         report = measured(url, tmp_path, data=body, **given)
     assert 45 <= report["best_rate"] < 180
-    assert any(step["accepted"]["p99_ms"] > 150 for step in report["steps"])
+    assert any(step["accepted"]["p99_ms"] > 400 for step in report["steps"])
 
 
 def test_recorded_traffic_is_sent_at_its_times_and_compared(tmp_path: Path) -> None:

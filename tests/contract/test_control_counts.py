@@ -27,6 +27,7 @@ from gateway.telemetry.totals import ScorerTotals
 from tests.support.house import MODEL, WORKSPACE, House, TheOperator
 from tests.support.plane import Scorers
 from tests.support.process import Metrics
+from tests.support.waiting import PATIENCE_S
 
 DIGITS = f"{WORKSPACE}/onlineEndpoints/digits"
 BLUE = f"{DIGITS}/deployments/blue"
@@ -176,7 +177,7 @@ def test_a_replacement_that_cannot_load_is_told_in_the_log_and_on_the_page(tmp_p
         gateway.scorers.degraded = dict(failures)
         gateway.plane.on_degraded(failures)
         said = "a scorer that was replaced could not load it again: no memory"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while (await gateway.log())[-1] != f"degraded: {said}":
                 await asyncio.sleep(0)
         assert (await gateway.log("green"))[-1] == "create: succeeded"

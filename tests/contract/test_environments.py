@@ -17,6 +17,7 @@ import pytest
 
 from gateway.environments import Environment, EnvironmentLimits, EnvironmentRefused, Environments, cache
 from gateway.resources import ScriptEnvironment
+from tests.support.waiting import PATIENCE_S
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -162,7 +163,7 @@ def test_a_build_sees_no_variable_of_the_gateways_own(
 
 def test_a_build_that_takes_too_long_ends_with_all_it_started(tmp_path: Path, build: list[str]) -> None:
     async def story() -> None:
-        build.append(f"echo downloading; sleep 60 & echo $! > {tmp_path}/child; wait")
+        build.append(f"echo downloading; sleep 600 & echo $! > {tmp_path}/child; wait")
         said = await refused(environments(tmp_path, build_timeout_s=0.3), asking("a"))
         assert "within 0.3 s (setting environment_build_timeout_s): downloading" in said
         assert names(tmp_path) == set()
@@ -172,7 +173,7 @@ def test_a_build_that_takes_too_long_ends_with_all_it_started(tmp_path: Path, bu
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while _runs(pid):
             await asyncio.sleep(0.01)
 
@@ -212,7 +213,7 @@ def test_a_build_whose_log_cannot_be_written_is_ended_and_says_why(tmp_path: Pat
     build += [f"while test ! -e {log}; do sleep 0.01; done; rm {log}; mkdir {log}", "yes", MADE]
 
     async def story() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             assert "cannot be built: Is a directory" in await refused(environments(tmp_path), asking("a"))
         assert names(tmp_path) == set()
 
@@ -234,7 +235,7 @@ def test_lines_of_any_length_and_bytes_are_logged_within_a_bound(
 def test_a_build_is_over_when_its_installer_is_whatever_that_left_running(tmp_path: Path, build: list[str]) -> None:
     async def story() -> None:
         build.append(f"{MADE}; sleep 60 & echo $! > {tmp_path}/child")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await environments(tmp_path).get(asking("a"), quiet)
         await gone(int((tmp_path / "child").read_text()))
 

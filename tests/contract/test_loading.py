@@ -50,8 +50,8 @@ from runtimes import Learned, LoadFailed, LoopScheduler, RuntimeSpec, WorkItem
 from runtimes.onnx.session import OnnxSession
 from runtimes.runtime import Runtime
 from tests.support import models
+from tests.support.waiting import PATIENCE_S
 
-DEADLINE_S = 30.0
 NAME = "e/blue"
 
 
@@ -91,7 +91,7 @@ class Gate:
     def _watched(self, name: str, really: Callable[..., Any]) -> Callable[..., Any]:
         def watched(spec: RuntimeSpec, *args: Any, **more: Any) -> Any:
             self.opened.append(f"{name} {Path(spec.path).stem}")
-            assert Path(spec.path).stem == self.lets_through or self.open.wait(DEADLINE_S)
+            assert Path(spec.path).stem == self.lets_through or self.open.wait(PATIENCE_S)
             opened = really(spec, *args, **more)
             self.sessions += opened.sessions if name == "open_model" else opened
             return opened
@@ -161,7 +161,7 @@ async def world(scorers: int = 1) -> AsyncIterator[World]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what another thread makes true."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -197,7 +197,7 @@ def green(tmp_path: Path) -> Path:
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await story()
 
     asyncio.run(bounded())

@@ -15,10 +15,10 @@ import pytest
 
 from gateway.cli.control import SOCKET_NAME, ask
 from gateway.controlplane.management import LINE_BYTES_MAX, Answer, serve_control
+from tests.support.waiting import PATIENCE_S
 
 STATUS = {"revision": 3, "ready": True, "endpoints": {"digits": {"deployments": {}}}}
 REFUSED = "the change is refused, what was served is served on: green: the weights are 99"
-PATIENCE_S = 5.0
 
 
 class FakeOperator:

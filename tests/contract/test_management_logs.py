@@ -15,6 +15,7 @@ from gateway.controlplane.store.database import StoreBusy
 from gateway.controlplane.store.records import Kind, Ref
 from gateway.log_stream import BYTES_MAX
 from tests.support.house import FIRST_TOKEN, House
+from tests.support.waiting import PATIENCE_S
 
 NAME = "digits/blue"
 PATH = "/onlineEndpoints/digits/deployments/blue/logs"
@@ -72,7 +73,7 @@ class Reader:
         return [one.removeprefix("id: ") for one in self.text.splitlines() if one.startswith("id: ")][-1]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 await asyncio.sleep(0.005)
 

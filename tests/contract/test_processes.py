@@ -61,15 +61,15 @@ from gateway.telemetry.totals import ScorerTotals
 from gateway.tls import Pair, read_pair
 from runtimes import RuntimeSpec
 from tests.support import models
+from tests.support.waiting import PATIENCE_S
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 KEY = "k" * 43
-DEADLINE_S = 30.0
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that another process makes true."""
-    deadline_s = time.monotonic() + DEADLINE_S
+    deadline_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline_s, "it did not come true in time"
         await asyncio.sleep(0.02)
@@ -301,7 +301,7 @@ def test_a_disk_that_stands_still_holds_up_a_drain_for_so_long_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moves = threading.Event()
-    monkeypatch.setattr(appending.Appender, "append", lambda *_: moves.wait(DEADLINE_S))
+    monkeypatch.setattr(appending.Appender, "append", lambda *_: moves.wait(PATIENCE_S))
 
     async def story(driven: Driven) -> None:
         await driven.channel.call(Prepare(spec=collecting_digits(), learned={}))
@@ -340,7 +340,7 @@ async def nothing_here(scope: Any, receive: Any, send: Any) -> None:
     await PlainTextResponse("nothing here", 404)(scope, receive, send)
 
 
-async def status_of(listening: socket.socket, timeout_s: float = DEADLINE_S) -> int:
+async def status_of(listening: socket.socket, timeout_s: float = PATIENCE_S) -> int:
     async with httpx.AsyncClient(timeout=timeout_s) as client:
         return (await client.get(f"http://127.0.0.1:{listening.getsockname()[1]}/")).status_code
 
@@ -483,7 +483,7 @@ def test_a_second_signal_ends_the_wait(tmp_path: Path, how: signal.Signals) -> N
         stopping = asyncio.create_task(supervisor.until_stopped())
         await until(supervisor.is_draining)
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await stopping
 
     supervise(settings_for(None, tmp_path / "state", drain_grace_s=600), story)

@@ -21,6 +21,7 @@ from gateway.snapshot import DeploymentSpec
 from runtimes import RuntimeSpec
 from runtimes.loader import open_model
 from tests.support import models
+from tests.support.waiting import PATIENCE_S
 
 NAME = "e/blue"
 
@@ -58,7 +59,7 @@ async def prover(*, limit_s: float = 60.0, idle_s: float = 60.0) -> AsyncIterato
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await story()
 
     asyncio.run(bounded())

@@ -32,6 +32,7 @@ from gateway.snapshot import AuthSpec
 from runtimes import BatchLimits
 from runtimes.simulated import Behaviour, SimulatedSession
 from tests.support.door import BEARER, OTHER_KEY, POISON, WAYS, WIRED, Door, EchoSession, Part, ask, keys, open_door
+from tests.support.waiting import PATIENCE_S
 from tests.support.wire import connected, parse, port_of, run, talk
 
 SCORE = "/endpoints/digits/score"
@@ -282,11 +283,11 @@ def test_408_can_be_504_as_on_kubernetes(way: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize(("asked_ms", "limit_ms"), [(30, 5000), (60_000, 30), (0, 5000)])
+@pytest.mark.parametrize(("asked_ms", "limit_ms"), [(30, 300_000), (300_000, 30), (0, 300_000)])
 def test_the_shorter_of_two_timeouts_wins(asked_ms: int, limit_ms: int, way: str) -> None:
     async def main() -> None:
         async with open_door(way, parts={"blue": Part(is_held=True, timeout_ms=limit_ms)}) as (door, client):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE_S):
                 answer = await client.post(SCORE, json=ROWS, headers={"x-request-timeout-ms": str(asked_ms)})
             check_refusal(answer, 408, "deadline_exceeded")
             door.pools["blue"].release()

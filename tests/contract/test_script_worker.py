@@ -12,7 +12,8 @@ import pytest
 
 from runtimes.script.worker_lib.igw_worker import wire
 from runtimes.script.worker_lib.igw_worker.main import UNREADABLE
-from tests.support.script_worker import PATIENCE_S, Worker, headers_of, value_of, write_script
+from tests.support.script_worker import Worker, headers_of, value_of, write_script
+from tests.support.waiting import PATIENCE_S
 
 ECHO = """
     import json

@@ -22,6 +22,7 @@ from runtimes.script.worker_lib.igw_worker import main, state, wire
 from runtimes.script.worker_lib.igw_worker.host import ScriptHost
 from runtimes.script.worker_lib.igw_worker.logs import Prints
 from runtimes.script.worker_lib.igw_worker.script import UserScript
+from tests.support.waiting import PATIENCE_S
 
 HEAD = {"method": "POST", "target": "/score", "headers": []}
 STOP = b'{"command": "stop"}\n'
@@ -181,7 +182,7 @@ def test_an_orphan_gets_a_last_alarm_and_a_command_does_not_ring_it(
             crew.control.sendall(b"{}\n")
         else:
             crew.control.close()
-            until = time.monotonic() + 5
+            until = time.monotonic() + PATIENCE_S
             while not alarms and time.monotonic() < until:
                 pass
         return raw

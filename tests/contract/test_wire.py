@@ -16,6 +16,7 @@ import pytest
 
 from gateway.exchange import Exchange, Lane
 from gateway.listener import GuardedProtocol, HttpLimits, HttpServer
+from tests.support.waiting import PATIENCE_S
 from tests.support.wire import LOOPS, Peer, connected, parse, port_of, run, serving, talk
 
 GOOD = b"GET /good HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -604,7 +605,7 @@ async def _leave(peer: Peer, how: str) -> None:
 
 
 async def _until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         while not is_so():
             await asyncio.sleep(0.002)
 

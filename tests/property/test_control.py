@@ -29,8 +29,8 @@ class Changes(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.before = (control.WRITE_AGAIN_S, control.PROMPT_S, steps.AGAIN_S)
-        control.WRITE_AGAIN_S, control.PROMPT_S, steps.AGAIN_S = (0.0, 0.0), 5.0, 0.0
+        self.before = (control.WRITE_AGAIN_S, steps.AGAIN_S)
+        control.WRITE_AGAIN_S, steps.AGAIN_S = (0.0, 0.0), 0.0
         self.plane = Plane(Path(self.folder.name))
         self.told: dict[str, Operation] = {}
         self.stamp = 0
@@ -42,7 +42,7 @@ class Changes(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.plane.close()
-        control.WRITE_AGAIN_S, control.PROMPT_S, steps.AGAIN_S = self.before
+        control.WRITE_AGAIN_S, steps.AGAIN_S = self.before
         self.folder.cleanup()
 
     # Changes: each is refused whole, or has an operation that ends.

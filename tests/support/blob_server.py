@@ -18,8 +18,7 @@ from gateway.controlplane.certificates import ensure_certificates
 from gateway.listener import HttpLimits, HttpServer, bind
 from gateway.tls import make_context, read_pair
 from tests.support.blob_door import LIMITS, NOW, SECRET, Shop, open_shop
-
-PATIENCE_S = 20.0
+from tests.support.waiting import PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

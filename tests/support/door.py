@@ -57,6 +57,7 @@ from runtimes.runtime import Runtime
 from runtimes.session import Session
 from runtimes.simulated import Behaviour, SimulatedSession
 from tests.support.scripts import Run, Workers, script_spec
+from tests.support.waiting import PATIENCE_S
 from tests.support.wire import port_of, serving
 
 KEY = "the-primary-key-of-the-endpoint"
@@ -301,7 +302,7 @@ class Door:
         return status.queued_items + status.in_flight_items
 
     async def until(self, is_so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             while not is_so():
                 await asyncio.sleep(0.001)
 
@@ -348,7 +349,7 @@ async def open_door(way: str, **setting: Any) -> AsyncIterator[tuple[Door, httpx
             lane = door.lane if way == "lane" else None
             door.server = await stack.enter_async_context(serving(door.app, door.setting.http, lane))
             base = f"http://127.0.0.1:{port_of(door.server)}"
-            client = httpx.AsyncClient(base_url=base, headers=headers, timeout=5)
+            client = httpx.AsyncClient(base_url=base, headers=headers, timeout=PATIENCE_S)
         else:
             transport = httpx.ASGITransport(app=door.app)
             client = httpx.AsyncClient(base_url="http://127.0.0.1:80", headers=headers, transport=transport)

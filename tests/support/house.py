@@ -41,6 +41,7 @@ from gateway.log_stream import LogStreams
 from gateway.resources import Deployment, Desired
 from gateway.telemetry.record import ScorerRecord
 from gateway.telemetry.totals import ScorerTotals
+from tests.support.waiting import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -227,7 +228,7 @@ class House:
         """Wait until nothing is being carried out."""
 
         async def wait() -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while self.control._tasks:
                     await asyncio.sleep(0)
 

@@ -37,6 +37,7 @@ from gateway.credentials import digest
 from gateway.environments import EnvironmentLimits, Environments
 from gateway.snapshot import DeploymentSpec, LearnedByName, SnapshotSpec
 from runtimes import Learned
+from tests.support.waiting import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -173,6 +174,7 @@ class Plane:
         self.model_folders = model_folders
         self.now_s = 1_800_000_000.0
         self.away = 0
+        self.prompt_s = PATIENCE_S
         self.runner = asyncio.Runner()
         self.scorers = self.run(_made(Scorers))
         self.open()
@@ -200,6 +202,7 @@ class Plane:
             options=replace(self.options, content=self.options.content or self.files.path_of),
             model_folders=self.model_folders,
             now=lambda: self.now_s,
+            prompt_s=self.prompt_s,
         )
         self.write(self.vault.prepare)
 
@@ -229,6 +232,10 @@ class Plane:
         self.open()
         self.start(folder)
 
+    def answers_within(self, seconds: float) -> None:
+        """How long a change's caller is kept waiting for its end: by default until it has come."""
+        self.prompt_s = self.control.prompt_s = seconds
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
 
@@ -236,7 +243,7 @@ class Plane:
         """Wait until nothing is being carried out."""
 
         async def wait() -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while self.control._tasks:
                     await asyncio.wait(set(self.control._tasks))
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from runtimes.script.worker_lib.igw_worker import wire
 from runtimes.script.worker_lib.igw_worker.parcel import Part, pack
+from tests.support.waiting import PATIENCE_S
 
 WORKER_LIB = Path(wire.__file__).parent.parent
 _COMMAND = "import sys; sys.path.insert(0, {!r}); from igw_worker.main import main; main()"
-PATIENCE_S = 20.0
 
 
 def write_script(folder: Path, text: str, name: str = "score.py") -> Path:

@@ -8,10 +8,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# How long a test waits for what must come: only a defect, never a slow machine, takes as long.
+PATIENCE_S = 60.0
+
 _LOOK_EVERY_S = 0.02
 
 
-def eventually(condition: Callable[[], T], what: str, timeout_s: float = 20.0) -> T:
+def eventually(condition: Callable[[], T], what: str, timeout_s: float = PATIENCE_S) -> T:
     """The condition's first true value; AssertionError with `what` was awaited when the time is up."""
     deadline_s = time.monotonic() + timeout_s
     while True:

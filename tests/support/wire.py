@@ -19,9 +19,9 @@ import uvloop
 
 from gateway.exchange import Lane
 from gateway.listener import App, HttpLimits, HttpServer, bind
+from tests.support.waiting import PATIENCE_S
 
 # No exchange of a test may take longer: what does is a hang. The real timeouts, from 10 s on, are all longer.
-PATIENCE_S = 5.0
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,

@@ -14,7 +14,6 @@ from tests.support.plane import Plane
 @pytest.fixture
 def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
     monkeypatch.setattr(control, "WRITE_AGAIN_S", (0.0, 0.0))
-    monkeypatch.setattr(control, "PROMPT_S", 5.0)
     monkeypatch.setattr(steps, "AGAIN_S", 0.0)
     made = Plane(tmp_path)
     yield made
@@ -22,6 +21,6 @@ def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def impatient(plane: Plane) -> Callable[[], None]:
     """From when it is called, changes are answered before they have ended."""
-    return lambda: monkeypatch.setattr(control, "PROMPT_S", 0.0)
+    return lambda: plane.answers_within(0.0)

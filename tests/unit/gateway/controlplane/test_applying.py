@@ -23,6 +23,7 @@ from gateway.credentials import digest
 from gateway.errors import Code, Problem
 from tests.support.applied import DEPLOYMENT, ENDPOINT, read, write
 from tests.support.plane import ANN, D, E, M, Plane, deployment_ref, endpoint_ref, model_ref
+from tests.support.waiting import PATIENCE_S
 
 GREEN = DEPLOYMENT.replace("blue", "green")
 
@@ -341,7 +342,7 @@ def test_a_change_is_refused_while_a_long_apply_goes_on_and_its_end_is_told_by_i
 
 
 async def _until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not is_so():
             await asyncio.sleep(0)
 

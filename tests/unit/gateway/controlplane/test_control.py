@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.controlplane import control
 from gateway.controlplane.control import Accepted
 from gateway.controlplane.documents import to_builtins
 from gateway.controlplane.folder import FolderOptions
@@ -99,13 +98,11 @@ def test_the_first_scorer_is_not_asked_again_for_what_did_not_change(plane: Plan
 # ---- one at a time ----
 
 
-def test_a_second_change_of_an_endpoint_is_refused_while_the_first_goes_on(
-    plane: Plane, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_change_of_an_endpoint_is_refused_while_the_first_goes_on(plane: Plane) -> None:
     plane.serving()
     plane.add_model("2")
     plane.scorers.may_load.clear()
-    monkeypatch.setattr(control, "PROMPT_S", 0.0)
+    plane.answers_within(0.0)
     slow = plane.put_deployment(model="azureml:m:2")
     assert slow.operation is not None
     assert slow.operation.status is Status.IN_PROGRESS
@@ -121,7 +118,7 @@ def test_a_second_change_of_an_endpoint_is_refused_while_the_first_goes_on(
         assert caught.value.code is Code.CONFLICT
         assert (b"retry-after", b"1") in caught.value.headers
     # Another endpoint is none of its business.
-    monkeypatch.setattr(control, "PROMPT_S", 5.0)
+    plane.answers_within(60.0)
     assert plane.put_endpoint("letters").resource.state is State.SUCCEEDED
     assert plane.served() == "azureml:m:1"
     plane.scorers.may_load.set()
