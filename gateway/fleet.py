@@ -14,12 +14,11 @@ import asyncio
 import contextlib
 import logging
 import socket
-import sys
 from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from gateway import child, fd_channel
+from gateway import fd_channel
 from gateway.channel import (
     Abort,
     Channel,
@@ -44,6 +43,7 @@ from gateway.channel import (
     Unload,
     WorkerGone,
 )
+from gateway.child import Child
 from gateway.seats import SeatTable
 from gateway.snapshot import DeploymentSpec, LearnedByName, SnapshotSpec
 from gateway.telemetry.record import slo_edge_us
@@ -53,13 +53,13 @@ from runtimes import Learned
 
 log = logging.getLogger(__name__)
 
+SCORER = "gateway.scorer"
 START_TIMEOUT_S = 30.0
 COLLECT_TIMEOUT_S = 1.0
 COLLECT_EVERY_S = 1.0
 SILENT_AFTER_S = 3.0
 HUNG_AFTER_S = 10.0
 LOAD_TIMEOUT_S = 600.0
-STDERR_FD = 2
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 10.0
 STEADY_AFTER_S = 30.0
 
@@ -74,7 +74,7 @@ class ScorerProcess:
         # Whether it answered when it was asked last.
         self.is_answering = False
         self._fleet = fleet
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Child | None = None
         self._channel: Channel | None = None
         # Where descriptors are given to it.
         self._fds: socket.socket | None = None
@@ -105,18 +105,10 @@ class ScorerProcess:
         self._close_fds()
         self._fds, inbox = fd_channel.pair()
         with theirs, inbox:
-            listening = [sock.fileno() for sock in self._fleet.sockets]
-            self._process = await asyncio.create_subprocess_exec(
-                # -P: the folder that the gateway was started in is no place to import from.
-                *(sys.executable, "-P", "-m", "gateway.scorer"),
-                *("--channel-fd", str(theirs.fileno()), "--seats-fd", str(self._fleet.seats_fd)),
-                *("--fds-fd", str(inbox.fileno()), "--listen-fds", *map(str, listening)),
-                pass_fds=(theirs.fileno(), inbox.fileno(), self._fleet.seats_fd, *listening),
-                stdin=asyncio.subprocess.DEVNULL,
-                # stdout is the supervisor's alone; whatever a native library prints is a log.
-                stdout=STDERR_FD,
-                env=child.environment(),
-            )
+            process = self._fleet.begun.pop() if self._fleet.begun else Child.begin(SCORER)
+            given = (theirs, inbox, *self._fleet.sockets)
+            process.tell({}, (self._fleet.seats_fd, *(sock.fileno() for sock in given)))
+        self._process = process
         ours.setblocking(False)
         self._channel = await Channel.over(ours, self._fleet.handle)
         self._reading = asyncio.create_task(self._channel.serve())
@@ -237,9 +229,8 @@ class ScorerProcess:
         return status
 
     def kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """A scorer whose channel is closed ends by itself."""
@@ -309,8 +300,11 @@ class Fleet:
         on_restart: Callable[[str], None],
         on_degraded: Callable[[Mapping[str, str]], None] = lambda _: None,
         load_timeout_s: float = LOAD_TIMEOUT_S,
+        begun: list[Child] | None = None,
     ) -> None:
+        """`begun`: processes for scorers that were begun before; the fleet takes them all."""
         self.load_timeout_s = load_timeout_s
+        self.begun = begun if begun is not None else []
         self.settings = settings
         self.seats_fd = seats_fd
         self.sockets = sockets
@@ -357,6 +351,11 @@ class Fleet:
 
     async def start(self) -> None:
         await asyncio.gather(*(scorer.start() for scorer in self.scorers))
+        while self.begun:
+            # More than there are cores to be used, or room for models.
+            spare = self.begun.pop()
+            spare.kill()
+            await spare.wait()
         self._watching = [asyncio.create_task(self._watch(scorer)) for scorer in self.scorers]
         self._watching.append(asyncio.create_task(self._keep_collecting()))
 

@@ -8,7 +8,6 @@ It ends when its channel is closed, whatever it runs.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
@@ -18,7 +17,6 @@ from pathlib import Path
 import uvloop
 
 from gateway.channel import Channel, Failed, Load, Message
-from gateway.child import leave_signals
 from gateway.dataplane.load import prove
 from gateway.telemetry.logs import configure
 from runtimes import LoadFailed
@@ -49,26 +47,17 @@ def _go_last() -> None:
         log.debug("the kernel takes no wish for who ends first when memory runs out: %s", error)
 
 
-async def _main(args: argparse.Namespace) -> None:
-    sock = socket.socket(fileno=args.channel_fd)
+async def _main(channel_fd: int) -> None:
+    sock = socket.socket(fileno=channel_fd)
     sock.setblocking(False)
     await (await Channel.over(sock, handle)).serve()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="gateway.prover")
-    parser.add_argument("--channel-fd", type=int, required=True)
-    parser.add_argument("--log-level", required=True)
-    parser.add_argument("--log-format", required=True)
-    args = parser.parse_args()
-    leave_signals()
-    configure(args.log_level, args.log_format)
+def main(told: dict[str, str], fds: list[int]) -> None:
+    """As child.py calls it. Told: log_level and log_format; the one descriptor is the channel."""
+    configure(told["log_level"], told["log_format"])
     _go_last()
-    uvloop.run(_main(args))
+    uvloop.run(_main(*fds))
     # A model may be inside a run that never ends; the interpreter would wait for it.
     logging.shutdown()
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,19 +9,16 @@ Errors: RemoteFailed with the reason why a model cannot be loaded.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
-import sys
 
-from gateway import child
 from gateway.channel import Channel, ChannelClosed, Load, LoadDone, Message, RemoteFailed
+from gateway.child import Child
 from gateway.snapshot import DeploymentSpec
 
 log = logging.getLogger(__name__)
 
 IDLE_S = 30.0
-STDERR_FD = 2
 
 
 class Prover:
@@ -29,11 +26,11 @@ class Prover:
 
     def __init__(self, log_level: str, log_format: str, *, limit_s: float, idle_s: float = IDLE_S) -> None:
         """`limit_s`: how long one model may take."""
-        self._log = ("--log-level", log_level, "--log-format", log_format)
+        self._told = {"log_level": log_level, "log_format": log_format}
         self._limit_s = limit_s
         self._idle_s = idle_s
         self._turn = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Child | None = None
         self._channel: Channel | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ending: asyncio.TimerHandle | None = None
@@ -43,7 +40,7 @@ class Prover:
     def pid(self) -> int:
         """0 where no process runs."""
         process = self._process
-        return process.pid if process is not None and process.returncode is None else 0
+        return process.pid if process is not None and not process.has_ended else 0
 
     async def prove(self, name: str, deployment: DeploymentSpec) -> LoadDone | None:
         """What there is to know of a model; None: its process died meanwhile. Errors: RemoteFailed, OSError."""
@@ -83,15 +80,8 @@ class Prover:
     async def _start(self) -> Channel:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                # -P: the folder that the gateway was started in is no place to import from.
-                *(sys.executable, "-P", "-m", "gateway.prover", "--channel-fd", str(theirs.fileno()), *self._log),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                # stdout is the supervisor's alone; whatever a native library prints is a log.
-                stdout=STDERR_FD,
-                env=child.environment(),
-            )
+            self._process = Child.begin("gateway.prover")
+            self._process.tell(self._told, (theirs.fileno(),))
         ours.setblocking(False)
         self._channel = await Channel.over(ours, _asks_nothing)
         self._reading = asyncio.create_task(self._channel.serve())
@@ -107,9 +97,8 @@ class Prover:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        if process is not None and not process.has_ended:
+            process.kill()
             dying = asyncio.create_task(process.wait())
             self._dying.add(dying)
             dying.add_done_callback(self._dying.discard)

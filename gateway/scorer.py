@@ -8,7 +8,6 @@ It ends when it has drained, or when the supervisor is gone.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import logging
@@ -42,7 +41,6 @@ from gateway.channel import (
     Unload,
     WorkerGone,
 )
-from gateway.child import leave_signals
 from gateway.collection.writer import Writer, writer_of
 from gateway.dataplane.app import ScoringApp
 from gateway.dataplane.capture import Captures
@@ -235,30 +233,20 @@ def _settle_memory() -> None:
     gc.freeze()
 
 
-async def _main(args: argparse.Namespace) -> None:
-    listening = [socket.socket(fileno=fd) for fd in args.listen_fds]
-    for sock in listening:
+async def _main(fds: list[int]) -> None:
+    seats_fd, *rest = fds
+    channel, descriptors, *listening = [socket.socket(fileno=fd) for fd in rest]
+    for sock in (channel, *listening):
         sock.setblocking(False)
-    channel = socket.socket(fileno=args.channel_fd)
-    channel.setblocking(False)
-    await Scorer(listening, args.seats_fd, socket.socket(fileno=args.fds_fd)).run(channel)
+    await Scorer(listening, seats_fd, descriptors).run(channel)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="gateway.scorer")
-    parser.add_argument("--channel-fd", type=int, required=True)
-    parser.add_argument("--fds-fd", type=int, required=True)
-    parser.add_argument("--listen-fds", type=int, nargs="+", required=True)
-    parser.add_argument("--seats-fd", type=int, required=True)
-    args = parser.parse_args()
-    leave_signals()
+def main(_: dict[str, str], fds: list[int]) -> None:
+    """As child.py calls it. Descriptors: the table of seats, the channel, what the sockets of script workers come
+    through, and the listening socket of each scorer."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(GC_THRESHOLD)
-    uvloop.run(_main(args))
+    uvloop.run(_main(fds))
     # A loader or instance thread may be inside a run that never ends; the interpreter would wait for it.
     logging.shutdown()
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

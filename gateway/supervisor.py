@@ -26,6 +26,7 @@ from typing import Any
 import uvloop
 
 from gateway.channel import CollectionSettings, RemoteFailed, ScorerDied, ScorerSettings
+from gateway.child import Child
 from gateway.controlplane.assembly import ControlPlane
 from gateway.controlplane.certificates import CertificateError, CertPaths, ensure_certificates
 from gateway.controlplane.folder import FolderError
@@ -67,16 +68,20 @@ CANNOT_START = (
 )
 
 
-def serve(settings: Settings) -> int:
-    """Serve until told to stop. Returns the exit status."""
+def serve(settings: Settings, begun: list[Child]) -> int:
+    """Serve until told to stop, with the scorers' processes that were begun and others. Returns the exit status."""
     configure(settings.log_level, settings.log_format)
-    status: int = uvloop.run(_serve(settings))
+    try:
+        status: int = uvloop.run(_serve(settings, begun))
+    finally:
+        for child in begun:
+            child.kill()
     return status
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, begun: list[Child]) -> int:
     try:
-        supervisor = await Supervisor.open(settings)
+        supervisor = await Supervisor.open(settings, begun)
     except CANNOT_START as error:
         return _cannot_start(error)
     try:
@@ -98,8 +103,9 @@ def _cannot_start(error: Exception) -> int:
 class Supervisor:
     """One gateway. Made, started, waited for and closed once."""
 
-    def __init__(self, settings: Settings, state: State, plane: ControlPlane) -> None:
+    def __init__(self, settings: Settings, state: State, plane: ControlPlane, begun: list[Child]) -> None:
         self._settings = settings
+        self._begun = begun
         self._state = state
         self._plane = plane
         self._publisher = plane.publisher
@@ -128,13 +134,13 @@ class Supervisor:
     # Start.
 
     @classmethod
-    async def open(cls, settings: Settings) -> Supervisor:
+    async def open(cls, settings: Settings, begun: list[Child]) -> Supervisor:
         """Take the state folder, and open what is in it. Errors: some of CANNOT_START."""
         state = open_state(settings.state)
         try:
             plane = await ControlPlane.open(settings, state, os.environ)
             try:
-                return cls(settings, state, plane)
+                return cls(settings, state, plane, begun)
             except BaseException:
                 await plane.close()
                 raise
@@ -174,6 +180,7 @@ class Supervisor:
         self._fleet = Fleet(
             *(scorer_settings, sockets, self._seats, seats_fd, self._count_restart, self._plane.on_degraded),
             load_timeout_s=settings.load_timeout_s,
+            begun=self._begun,
         )
         self._prover = Prover(settings.log_level, settings.log_format, limit_s=settings.load_timeout_s)
         self._publisher.attach(self._fleet, self._seats, self._prover)

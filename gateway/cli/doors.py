@@ -44,9 +44,14 @@ class Checked:
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop; the exit code."""
+    from gateway.child import Child
+    from runtimes import available_cores
+
+    # They import for about as long as the supervisor does: meanwhile, on other cores.
+    begun = [Child.begin("gateway.scorer") for _ in range(settings.scorers or available_cores())]
     from gateway.supervisor import serve as supervise
 
-    return supervise(settings)
+    return supervise(settings, begun)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -364,7 +364,7 @@ def settings_for(folder: Path | None, state: object, **more: object) -> Any:
 
 def supervise(settings: Any, story: Callable[[Supervisor], Awaitable[None]]) -> None:
     async def run() -> None:
-        supervisor = await Supervisor.open(settings)
+        supervisor = await Supervisor.open(settings, [])
         try:
             await supervisor.start()
             await story(supervisor)
@@ -459,7 +459,7 @@ def test_a_signal_while_models_are_loading_ends_the_start(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(ControlPlane, "start", load_for_ever)
-    assert serve(settings_for(folder, tmp_path / "state")) == 0
+    assert serve(settings_for(folder, tmp_path / "state"), []) == 0
     assert capsys.readouterr().out == ""
 
 
@@ -521,7 +521,7 @@ def test_what_cannot_start_says_why_and_exits_with_one(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refusal(**changes: object) -> str:
-        assert serve(settings_for(folder, **{"state": tmp_path / "state", **changes})) == 1
+        assert serve(settings_for(folder, **{"state": tmp_path / "state", **changes}), []) == 1
         captured = capsys.readouterr()
         assert captured.out == ""
         assert "Traceback" not in captured.err
