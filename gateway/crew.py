@@ -56,10 +56,10 @@ SHELL_SIGNALS = 128
 SANDBOX_GENERATIONS = 2
 SOCKET_BYTES = 1024 * 1024
 EVENT_BYTES_MAX = 16 * 1024 * 1024
-OUTPUT_BYTES_PER_S = 4 * 1024 * 1024
+# What a worker writes within this time is read together, for a look at each line would cost more than the line; and
+# no more than so much of it, which slows a flood down.
+OUTPUT_EVERY_S = 0.02
 OUTPUT_CHUNK = 64 * 1024
-# The least that a look at what a worker writes counts for, and how much may be looked at without a pause.
-OUTPUT_PAUSE_S, OUTPUT_BURST_S = 0.005, 0.1
 EVENT_PAUSE_S = 0.05
 EVENT_CHUNK = 4096
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -371,7 +371,7 @@ class Worker:
                     failed.log = self._tail()
                     raise failed
             # A host says nothing else; whoever does is not read any faster than its output.
-            await asyncio.sleep(max(OUTPUT_PAUSE_S, len(line) / OUTPUT_BYTES_PER_S))
+            await asyncio.sleep(OUTPUT_EVERY_S * (1 + len(line) // OUTPUT_CHUNK))
         assert self._process is not None
         status = await self._process.wait()
         await self._last_words()
@@ -410,8 +410,7 @@ class Worker:
     async def _keep_output(self, output: io.FileIO) -> None:
         """What it prints, no faster than a disk should have to take it: a flood slows its writer down, for what is
         not read stays in the pipe."""
-        loop, lines = asyncio.get_running_loop(), Lines()
-        taken_until_s = 0.0
+        lines = Lines()
         try:
             while True:
                 await _readable(output.fileno())
@@ -421,10 +420,7 @@ class Worker:
                 if data:
                     self.log.write(data)
                     self._spec.on_output(self.slot, lines.feed(data))
-                    now_s = loop.time()
-                    cost_s = max(OUTPUT_PAUSE_S, len(data) / OUTPUT_BYTES_PER_S)
-                    taken_until_s = max(taken_until_s, now_s) + cost_s
-                    await asyncio.sleep(max(0.0, taken_until_s - now_s - OUTPUT_BURST_S))
+                    await asyncio.sleep(OUTPUT_EVERY_S)
         finally:
             self._spec.on_output(self.slot, lines.rest())
 

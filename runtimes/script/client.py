@@ -398,6 +398,9 @@ class ScriptClient:
                 self.detach()
                 break
             self._heard(frame)
+            if not self._out.parcels:
+                # Nothing more is to come; to look for it costs more than to be told.
+                break
         else:
             return True
         self._pump()

@@ -76,7 +76,7 @@ class Outbox:
                 request_id=first.serial,
                 scorer=scorer,
                 deadline_ns=first.due_ns,
-                head=first.head(),
+                head=first.head_text(),
                 body=first.body,
             )
         for request in requests:

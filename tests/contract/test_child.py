@@ -53,13 +53,12 @@ def run(story: Coroutine[Any, Any, None]) -> None:
 def test_a_child_is_told_what_it_is_and_given_its_descriptors(module: str, more: int) -> None:
     async def story() -> None:
         begun = Child.begin(module)
-        assert not begun.has_ended
         ours, theirs = os.pipe()
         copies = [os.dup(theirs) for _ in range(more)]
         try:
             begun.tell({"status": "7"}, (theirs, *copies))
             # Whoever waits, and however many do, is told.
-            assert await asyncio.gather(begun.wait(), begun.wait()) == [7, 7]
+            assert set(await asyncio.gather(begun.wait(), begun.wait())) == {7}
             said = os.read(ours, 4096).decode()
         finally:
             for fd in (ours, theirs, *copies):

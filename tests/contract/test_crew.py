@@ -118,7 +118,7 @@ def test_a_worker_sees_nothing_of_the_gateway_and_is_bounded(tmp_path: Path, mon
         files = [one for one in seen["fds"] if not one.startswith(("socket:", "pipe:", "/dev/null", "/memfd:"))]
         assert [one for one in files if not one.startswith("/proc/")] == []
         assert sum(one.startswith("socket:") for one in seen["fds"]) == 3
-        assert "this is init" in made.crew.tail(50)
+        await until(lambda: "this is init" in made.crew.tail(50), "what it wrote is kept")
 
     told(spec, story)
     assert not spec.folder.exists()
@@ -464,7 +464,7 @@ def test_a_line_without_end_on_the_control_socket_is_a_worker_that_failed(worker
 def test_many_small_writes_wait_in_the_pipe_and_the_first_does_not(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "OUTPUT_PAUSE_S", 3600.0)
+    monkeypatch.setattr(crew, "OUTPUT_EVERY_S", 3600.0)
 
     async def story() -> None:
         read_fd, write_fd = os.pipe()

@@ -91,6 +91,7 @@ def test_a_failed_batch_is_run_one_by_one(tmp_path: Path) -> None:
 def test_what_runs_and_until_when_stands_in_the_crews_table(tmp_path: Path) -> None:
     table = os.memfd_create("table")
     os.ftruncate(table, state.RECORD_BYTES)
+    workers = os.dup(table)
     # The script itself looks, while it runs.
     script = f"""
         from igw_worker import state
@@ -104,7 +105,7 @@ def test_what_runs_and_until_when_stands_in_the_crews_table(tmp_path: Path) -> N
     far_ns = time.monotonic_ns() + 10**12
     try:
         write_script(tmp_path, script)
-        with Worker(tmp_path, state_fd=table, pass_fds=(table,)) as worker:
+        with Worker(tmp_path, state_fd=workers, state_at=0, pass_fds=(table, workers)) as worker:
             worker.ready().ask_parcel(part(11, deadline_ns=far_ns), part(12, deadline_ns=far_ns + 7), request_id=10)
             *_, last = [worker.next() for _ in range(6)]
             assert value_of(last) == [[10, far_ns + 7, 0], [10, far_ns, 0], [10, far_ns + 7, 0]]
@@ -112,6 +113,7 @@ def test_what_runs_and_until_when_stands_in_the_crews_table(tmp_path: Path) -> N
             assert state.read(table, 0) == (0, 0, 0)
     finally:
         os.close(table)
+        os.close(workers)
 
 
 def test_sys_exit_answers_all_and_ends_the_worker(tmp_path: Path) -> None:

@@ -33,13 +33,14 @@ class Crew:
 
     def __init__(self, run: Any) -> None:
         self.state = os.memfd_create("state")
+        os.ftruncate(self.state, state.RECORD_BYTES * 5)
         self.work, work = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.replies, replies = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control, control = socket.socketpair()
         config = main.Config(
             {
                 "worker": 4,
-                "state_fd": self.state,
+                "state_fd": os.dup(self.state),
                 "state_at": state.RECORD_BYTES * 4,
                 "code_dir": ".",
                 "scoring_script": "score.py",

@@ -160,9 +160,9 @@ class ScriptHost:
         self._logger.info("%s %d %.3fms %d", where, answer.status, taken_ms, len(answer.body))
 
     def _refused_at_sight(self, request: AMLRequest) -> Optional[Answer]:
-        for name in _ID_HEADERS:
-            if len(request.headers.get(name, "")) > _ID_MAX:
-                return refusal(431, f"{name} must not exceed {_ID_MAX} characters")
+        for name, value in request.headers:
+            if len(value) > _ID_MAX and name.lower() in _ID_HEADERS:
+                return refusal(431, f"{name.lower()} must not exceed {_ID_MAX} characters")
         if request.method == "OPTIONS" and self._script.form.kind != "raw":
             return Answer(200, b"") if self._cors_origins else refusal(405, "Method not allowed")
         return None

@@ -57,10 +57,7 @@ class Config:
         self.control = _socket(values["control_fd"])
         self.replies = [_socket(number) for number in values["reply_fds"]]
         # Where to note what runs, for the crew; none where nobody watches.
-        self.state = int(values.get("state_fd", -1))
-        self.state_at = int(values.get("state_at", 0))
-        if self.state >= 0:
-            os.set_inheritable(self.state, False)
+        self.record = _record(values["state_fd"], values["state_at"]) if "state_fd" in values else None
 
     def close(self) -> None:
         for sock in (self.work, self.control, *self.replies):
@@ -71,6 +68,12 @@ def _socket(number: int) -> socket.socket:
     # The processes that a script starts shall not have them.
     os.set_inheritable(number, False)
     return socket.socket(fileno=number)
+
+
+def _record(descriptor: int, offset: int) -> state.Record:
+    record = state.Record(descriptor, offset)
+    os.close(descriptor)
+    return record
 
 
 class Ending:
@@ -235,16 +238,15 @@ class Worker:
     def _note(self, frame: Optional[wire.Frame], deadline_ns: Optional[int] = None) -> None:
         """What runs now, and until when. A request's head has the deadline of the answer, its frame that of its
         beginning."""
-        descriptor, offset = self._config.state, self._config.state_at
-        if descriptor < 0:
+        record = self._config.record
+        if record is None:
             return
-        with contextlib.suppress(OSError):  # The script has closed it: nobody will find it hung.
-            if frame is None:
-                state.clear(descriptor, offset)
-            else:
-                if deadline_ns is None:
-                    deadline_ns = int(frame.head.get("deadline_ns") or frame.deadline_ns)
-                state.note(descriptor, offset, frame.request_id, deadline_ns, frame.scorer)
+        if frame is None:
+            record.clear()
+            return
+        if deadline_ns is None:
+            deadline_ns = int(frame.head.get("deadline_ns") or frame.deadline_ns)
+        record.note(frame.request_id, deadline_ns, frame.scorer)
 
     def _answer(self, frame: wire.Frame, answer: Answer, request_id: int = 0) -> None:
         try:

@@ -11,7 +11,7 @@ import json
 import struct
 from typing import Any, Dict, Iterable, List, Union
 
-from .wire import BadFrame
+from .wire import BadFrame, text_of
 
 _COUNT = struct.Struct("<I")
 # request, when its run must begin, bytes of the head, bytes of the body.
@@ -40,7 +40,7 @@ def pack(parts: Iterable[Part]) -> bytes:
     entries: List[bytes] = []
     rest: List[Body] = []
     for part in parts:
-        text = json.dumps(part.head, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        text = text_of(part.head)
         entries.append(_ENTRY.pack(part.request_id, part.due_ns, len(text), len(part.body)))
         rest += (text, part.body)
     return b"".join((_COUNT.pack(len(entries)), *entries, *rest))

@@ -1,11 +1,13 @@
 """What a worker runs, written down where its crew can read it: one record a worker, in a memory file of the pool.
 
 Why: a worker inside run() cannot be asked, and the scorer that could tell may have died; so each worker notes what it
-runs and until when, and the crew ends one that still does long after that.
+runs and until when, and the crew ends one that still does long after that. The worker maps the file: then a note is
+no call of the kernel, and the script has no descriptor that it could close.
 Units: *_ns monotonic nanoseconds, 0 for no deadline; request 0 for none. Offsets in bytes.
-Errors: OSError, where the descriptor is not what it was.
+Errors: OSError, ValueError where the descriptor is none of such a file.
 """
 
+import mmap
 import os
 import struct
 
@@ -13,13 +15,26 @@ _RECORD = struct.Struct("<QqI4x")
 RECORD_BYTES = _RECORD.size
 
 
-def note(descriptor: int, offset: int, request: int, deadline_ns: int, scorer: int) -> None:
-    """This worker runs this request from now on."""
-    os.pwrite(descriptor, _RECORD.pack(request, deadline_ns, scorer), offset)
+class Record:
+    """A worker's own. What is read while it is written may be torn: the crew looks twice before it acts."""
+
+    __slots__ = ("_map", "_offset")
+
+    def __init__(self, descriptor: int, offset: int) -> None:
+        self._map = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        self._offset = offset
+
+    def note(self, request: int, deadline_ns: int, scorer: int) -> None:
+        """This worker runs this request from now on."""
+        _RECORD.pack_into(self._map, self._offset, request, deadline_ns, scorer)
+
+    def clear(self) -> None:
+        """It runs none."""
+        _RECORD.pack_into(self._map, self._offset, 0, 0, 0)
 
 
 def clear(descriptor: int, offset: int) -> None:
-    """It runs none."""
+    """The worker is not there any more."""
     os.pwrite(descriptor, bytes(RECORD_BYTES), offset)
 
 

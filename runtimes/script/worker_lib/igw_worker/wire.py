@@ -17,6 +17,7 @@ import mmap
 import os
 import socket
 import struct
+import threading
 from typing import Any, Dict, List, Optional, Union
 
 # A PARCEL is many requests in one frame (parcel.py); RAN: a run of some of them has ended.
@@ -27,6 +28,8 @@ INLINE_BYTES = 16 * 1024
 HEAD_BYTES_MAX = 64 * 1024
 
 Body = Union[bytes, bytearray, memoryview]
+# Also as the JSON that it travels as.
+Head = Union[None, bytes, Dict[str, Any]]
 
 _VERSION = 1
 _IN_MEMORY_FILE = 1
@@ -45,6 +48,9 @@ _SEALS = 1 | _SEAL_SHRINK | 4 | 8
 _POPULATE = 0x8000
 # The kernel has no room just now: for descriptors under way, or for the datagram.
 _FULL = (errno.ETOOMANYREFS, errno.ENOBUFS)
+
+
+_rooms = threading.local()
 
 
 class BadFrame(ValueError):
@@ -81,11 +87,13 @@ def send(
     worker: int = 0,
     scorer: int = 0,
     deadline_ns: int = 0,
-    head: Optional[Dict[str, Any]] = None,
+    head: Head = None,
     body: Body = b"",
 ) -> None:
-    """Sends one frame whole, or raises and has sent nothing. Raises ValueError when the head is too large."""
-    text = b"" if head is None else json.dumps(head, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    """Sends one frame whole, or raises and has sent nothing. `head`: a mapping, or its JSON.
+
+    Raises ValueError when the head is too large."""
+    text = text_of(head)
     if len(text) > HEAD_BYTES_MAX:
         raise ValueError(f"the head of a frame has {len(text)} bytes; at most {HEAD_BYTES_MAX} fit")
     size = body.nbytes if isinstance(body, memoryview) else len(body)
@@ -100,6 +108,13 @@ def send(
         if exc.errno in _FULL:
             raise BlockingIOError(exc.errno, exc.strerror) from exc
         raise
+
+
+def text_of(head: Head) -> bytes:
+    """A head in JSON, also where a text of it is no proper Unicode."""
+    if head is None or isinstance(head, bytes):
+        return head or b""
+    return json.dumps(head, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _send_in_memory_file(sock: socket.socket, datagram: bytes, body: Body) -> None:
@@ -118,17 +133,25 @@ def _send_in_memory_file(sock: socket.socket, datagram: bytes, body: Body) -> No
 def receive(sock: socket.socket) -> Optional[Frame]:
     """The next frame; None when the other side is gone. A large body is a view of mapped memory, released with it."""
     try:
-        datagram, ancillary, _, _ = sock.recvmsg(_DATAGRAM_MAX, _ONE_DESCRIPTOR, _RECEIVE_FLAGS)
+        room = _room()
+        size, ancillary, _, _ = sock.recvmsg_into((room,), _ONE_DESCRIPTOR, _RECEIVE_FLAGS)
     except ConnectionResetError:
         return None
     descriptors = _descriptors(ancillary) if ancillary else []
     try:
-        if not datagram:
-            return None
-        return _parse(datagram, descriptors)
+        return _parse(room[:size], descriptors) if size else None
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _room() -> memoryview:
+    """This thread's, used again for each datagram: memory for the largest one would have to be found each time."""
+    try:
+        return _rooms.view  # type: ignore[no-any-return]
+    except AttributeError:
+        _rooms.view = memoryview(bytearray(_DATAGRAM_MAX))
+        return _rooms.view  # type: ignore[no-any-return]
 
 
 def _descriptors(ancillary: List[Any]) -> List[int]:
@@ -140,7 +163,7 @@ def _descriptors(ancillary: List[Any]) -> List[int]:
     return found
 
 
-def _parse(datagram: bytes, descriptors: List[int]) -> Frame:
+def _parse(datagram: memoryview, descriptors: List[int]) -> Frame:
     if len(datagram) < _HEADER.size:
         raise BadFrame(f"a frame of {len(datagram)} bytes; its header alone has {_HEADER.size}")
     kind, version, flags, head_size, size, request_id, worker, scorer, deadline_ns = _HEADER.unpack_from(datagram)
@@ -150,8 +173,8 @@ def _parse(datagram: bytes, descriptors: List[int]) -> Frame:
     body_at = _HEADER.size + head_size
     if len(datagram) != body_at + (0 if in_file else size):
         raise BadFrame(f"a frame of {len(datagram)} bytes whose header tells of {head_size} and {size}")
-    head = _head(datagram[_HEADER.size : body_at]) if head_size else {}
-    body = _mapped(descriptors, size) if in_file else datagram[body_at:]
+    head = _head(bytes(datagram[_HEADER.size : body_at])) if head_size else {}
+    body = _mapped(descriptors, size) if in_file else bytes(datagram[body_at:])
     return Frame(kind, request_id, worker, scorer, deadline_ns, head, body)
 
 

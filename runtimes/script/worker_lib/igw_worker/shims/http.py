@@ -12,6 +12,9 @@ Pairs = Union[None, Mapping[str, Any], Iterable[Tuple[str, Any]]]
 def _pairs(source: Pairs) -> List[Tuple[str, Any]]:
     if source is None:
         return []
+    if isinstance(source, list):
+        # Looked at first: to tell a mapping takes long.
+        return source
     return list(source.items()) if isinstance(source, Mapping) else list(source)
 
 
