@@ -118,7 +118,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     module, fd = sys.argv[1], int(sys.argv[2])
-    # Nothing that is imported is garbage, and looking for some takes a twentieth of the time.
+    # Nothing that is imported is garbage, and looking for some takes a tenth of the time.
     gc.disable()
     run = importlib.import_module(module).main
     gc.enable()

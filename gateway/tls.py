@@ -17,12 +17,14 @@ import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 Profile = Literal["intermediate", "modern"]
 
@@ -140,7 +142,10 @@ def _load(context: ssl.SSLContext, pair: Pair) -> None:
         ) from error
 
 
-def _leaf(pair: Pair) -> x509.Certificate:
+def _leaf(pair: Pair) -> Certificate:
+    # The supervisor looks into certificates; a scorer, whose start it would prolong, does not.
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificates(pair.cert)[0]
     except ValueError as error:

@@ -71,7 +71,10 @@ HOUSES = {
     "watchfiles": ("gateway.supervisor",),
     "simdjson": ("gateway.dataplane.codecs.buffers",),
     "pynvml": ("gateway.telemetry.gpu",),
-    "mmap": ("gateway.seats", "runtimes.onnx.external", "runtimes.script.worker_lib.igw_worker.wire"),
+    "mmap": (
+        *("gateway.seats", "runtimes.onnx.external"),
+        *("runtimes.script.worker_lib.igw_worker.wire", "runtimes.script.worker_lib.igw_worker.state"),
+    ),
 }
 
 # Only these may look behind the front door of `runtimes`.

@@ -76,7 +76,7 @@ class Outbox:
                 request_id=first.serial,
                 scorer=scorer,
                 deadline_ns=first.due_ns,
-                head=first.head_text(),
+                head=first.head(),
                 body=first.body,
             )
         for request in requests:

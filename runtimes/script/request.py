@@ -11,10 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import orjson
-
 from runtimes.errors import RuntimeFault
-from runtimes.script.worker_lib.igw_worker import wire
 
 if TYPE_CHECKING:
     from runtimes.script.outbox import Parcel
@@ -105,15 +102,6 @@ class ScriptRequest:
             "client_request_id": self.client_request_id,
             "deadline_ns": self.deadline_ns,
         }
-
-    def head_text(self) -> bytes:
-        """Its JSON."""
-        head = self.head()
-        try:
-            return orjson.dumps(head)
-        except orjson.JSONEncodeError:
-            # A text that is no proper Unicode.
-            return wire.text_of(head)
 
 
 def _sooner(deadline_ns: int, start_by_ns: int) -> int:

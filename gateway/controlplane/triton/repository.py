@@ -11,9 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from gateway.controlplane.triton.model_config import VersionPolicy
 from gateway.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from gateway.controlplane.triton.model_config import VersionPolicy
 
 CONFIG = "config.pbtxt"
 FILENAME = "model.onnx"

@@ -12,10 +12,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.controlplane.model_files import ModelFileError
-from gateway.controlplane.triton.meaning import meaning_of
-from gateway.controlplane.triton.model_config import ModelConfig
 from gateway.controlplane.triton.repository import (
     CONFIG,
     RepositoryError,
@@ -26,8 +25,10 @@ from gateway.controlplane.triton.repository import (
 )
 from gateway.controlplane.triton.said import Said
 from gateway.controlplane.triton.text_format import TEXT_BYTES_MAX, TextError
-from gateway.controlplane.triton.typed import read_as
 from gateway.resources import AssetModel, LocalModel, TritonModel
+
+if TYPE_CHECKING:
+    from gateway.controlplane.triton.model_config import ModelConfig
 
 FILES_MAX = 10_000
 
@@ -87,7 +88,7 @@ def _chosen(
     try:
         model = choose_model(models_in(paths, folder), wanted)
         config = _config(model.config, read, key) if model.config else None
-        said = meaning_of(config, model.name) if config is not None else Said()
+        said = _meaning(config, model.name) if config is not None else Said()
         if said.mistakes:
             raise ModelFileError(key, f"{model.config}: {'; '.join(said.mistakes)}")
         version = choose_version(
@@ -101,13 +102,25 @@ def _chosen(
     return version, said, TritonModel(name=model.name, version=str(version.number), notes=tuple(notes))
 
 
+# Every field that Triton has takes a while to import, and most gateways read none.
+
+
 def _config(path: str, read: Callable[[str], bytes], key: str) -> ModelConfig:
+    from gateway.controlplane.triton.model_config import ModelConfig
+    from gateway.controlplane.triton.typed import read_as
+
     try:
         return read_as(read(path), ModelConfig)
     except OSError as error:
         raise ModelFileError(key, f"{path} cannot be read: {error.strerror}") from error
     except TextError as error:
         raise ModelFileError(key, f"{path}: {error}") from error
+
+
+def _meaning(config: ModelConfig, name: str) -> Said:
+    from gateway.controlplane.triton.meaning import meaning_of
+
+    return meaning_of(config, name)
 
 
 def _paths(folder: Path) -> Iterator[str]:

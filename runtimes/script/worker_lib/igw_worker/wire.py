@@ -28,8 +28,6 @@ INLINE_BYTES = 16 * 1024
 HEAD_BYTES_MAX = 64 * 1024
 
 Body = Union[bytes, bytearray, memoryview]
-# Also as the JSON that it travels as.
-Head = Union[None, bytes, Dict[str, Any]]
 
 _VERSION = 1
 _IN_MEMORY_FILE = 1
@@ -87,13 +85,11 @@ def send(
     worker: int = 0,
     scorer: int = 0,
     deadline_ns: int = 0,
-    head: Head = None,
+    head: Optional[Dict[str, Any]] = None,
     body: Body = b"",
 ) -> None:
-    """Sends one frame whole, or raises and has sent nothing. `head`: a mapping, or its JSON.
-
-    Raises ValueError when the head is too large."""
-    text = text_of(head)
+    """Sends one frame whole, or raises and has sent nothing. Raises ValueError when the head is too large."""
+    text = b"" if head is None else text_of(head)
     if len(text) > HEAD_BYTES_MAX:
         raise ValueError(f"the head of a frame has {len(text)} bytes; at most {HEAD_BYTES_MAX} fit")
     size = body.nbytes if isinstance(body, memoryview) else len(body)
@@ -110,10 +106,8 @@ def send(
         raise
 
 
-def text_of(head: Head) -> bytes:
+def text_of(head: Dict[str, Any]) -> bytes:
     """A head in JSON, also where a text of it is no proper Unicode."""
-    if head is None or isinstance(head, bytes):
-        return head or b""
     return json.dumps(head, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
