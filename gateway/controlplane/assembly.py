@@ -149,9 +149,13 @@ class ControlPlane:
             has_secrets = await store.read(lambda tx: bool(tx.secrets()))
             keyring = open_keyring(state.path, environ, may_make=not has_secrets)
             plane = cls(settings, state, store, keyring, environ)
-            await plane._prepare()
         except BaseException:
             store.close()
+            raise
+        try:
+            await plane._prepare()
+        except BaseException:
+            await plane.close()
             raise
         return plane
 

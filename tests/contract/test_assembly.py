@@ -182,6 +182,21 @@ def test_a_damaged_file_of_keys_keeps_the_gateway_from_starting(gateway: Gateway
     gateway.open()
 
 
+def test_where_it_cannot_be_prepared_nothing_stays_open(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway.open()
+
+    def fails(*_: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(ControlPlane, "_prepare", fails)
+    with pytest.raises(OSError, match="no"):
+        gateway.open()
+    folder = f"{gateway.folder}/"
+    names = [str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+    # The lock is the state's own.
+    assert [name for name in names if name.startswith(folder) and not name.endswith("lock")] == []
+
+
 def test_secrets_are_opened_by_their_master_key_alone(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     gateway.start()
