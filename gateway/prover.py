@@ -18,6 +18,7 @@ import uvloop
 
 from gateway.channel import Channel, Failed, Load, Message
 from gateway.dataplane.load import prove
+from gateway.scheduling import yield_at_once
 from gateway.telemetry.logs import configure
 from runtimes import LoadFailed
 
@@ -41,6 +42,7 @@ async def handle(message: Message) -> Message:
 
 def _go_last() -> None:
     os.nice(NICE)
+    yield_at_once(heirs=True)
     try:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     except OSError as error:

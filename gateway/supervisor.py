@@ -20,6 +20,7 @@ import platform
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from gateway.fleet import Fleet
 from gateway.listener import HttpLimits, HttpServer, PortInUse, bind
 from gateway.prover_process import Prover
 from gateway.resources import AssetModel, Desired, LocalModel
+from gateway.scheduling import yield_at_once
 from gateway.seats import SeatTable
 from gateway.settings import Listen, Settings
 from gateway.telemetry.app import telemetry_app
@@ -80,6 +82,8 @@ def serve(settings: Settings, begun: list[Child]) -> int:
 
 
 async def _serve(settings: Settings, begun: list[Child]) -> int:
+    # What is done on threads reads and writes whole models.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(None, "aside", yield_at_once))
     try:
         supervisor = await Supervisor.open(settings, begun)
     except CANNOT_START as error:

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from gateway.channel import LoadDone, Loaded
 from gateway.dataplane.live import LiveRuntime
+from gateway.scheduling import yield_at_once
 from gateway.snapshot import DeploymentSpec
 from runtimes import (
     Learned,
@@ -125,7 +126,8 @@ class Loader:
         self._clients: list[ScriptClient] = []
         self._cores = max(1, available_cores() // scorers)
         self._scheduler = scheduler
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
+        # Opening a model takes tens of milliseconds, and requests come meanwhile.
+        self._thread = ThreadPoolExecutor(1, "loader", yield_at_once)
 
     async def load(self, name: str, deployment: DeploymentSpec, learned: Learned | None, ticket: Ticket) -> Ready:
         """A runtime that is proven and warm, and observed by nobody yet."""

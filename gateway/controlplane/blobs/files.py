@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, ParamSpec, TypeVar
 
 from gateway.errors import Code, Problem
+from gateway.scheduling import yield_at_once
 
 Shelf = Literal["sha256", "blocks"]
 SHELVES: tuple[Shelf, ...] = ("sha256", "blocks")
@@ -81,7 +82,8 @@ class Files:
         self._reserve_bytes = reserve_bytes
         self._lock = threading.Lock()
         self._folders = {name: _own_folder(folder, name) for name in (*SHELVES, _UNFINISHED)}
-        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="assets")
+        # They hash and copy whole models.
+        self._pool = ThreadPoolExecutor(4, "assets", yield_at_once)
         self._remove_leftovers()
         self._used = sum(kept.size_bytes for shelf in SHELVES for kept in self.kept(shelf))
 
