@@ -11,17 +11,13 @@ Units: *_ns nanoseconds.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtimes import proof, samples
+from runtimes import model_file, proof, samples
 from runtimes.choices import Measured, choose, instances, sizes
 from runtimes.clock import now_ns
-from runtimes.errors import LoadFailed
 from runtimes.measure import Bench
 from runtimes.onnx.session import OnnxSession, open_session
 from runtimes.padding.proof import prove_padding
@@ -62,12 +58,12 @@ def open_model(
 ) -> OpenModel:
     """Blocks for as long as loading, proving and warming take; `cores` are those that this process may use.
     Errors: LoadFailed."""
-    check_file(Path(spec.path), spec.sha256)
+    stamp = model_file.check(Path(spec.path), spec.sha256, learned.stamp if learned else ())
     threads = spec.threads or (learned.threads if learned else 1)
     sessions: list[Session] = [open_session(spec, 0, threads)]
     try:
         model = _made_ready(spec, sessions, threads, learned, cores, now)
-        return replace(model, provider=sessions[0].provider)
+        return replace(model, learned=replace(model.learned, stamp=stamp), provider=sessions[0].provider)
     except BaseException:
         _close(sessions)
         raise
@@ -84,7 +80,7 @@ def open_more(
 ) -> tuple[Session, ...]:
     """Warm sessions for a model with this signature of which `have` are open, up to the instances in `learned`.
     Blocks as `open_model` does, but proves and measures nothing. Errors: LoadFailed."""
-    check_file(Path(spec.path), spec.sha256)
+    model_file.check(Path(spec.path), spec.sha256, learned.stamp)
     sessions: list[Session] = []
     try:
         _open_others(spec, sessions, have, learned, _bench(signature, learned, now))
@@ -92,25 +88,6 @@ def open_more(
         _close(sessions)
         raise
     return tuple(sessions)
-
-
-def check_file(path: Path, sha256: str = "") -> None:
-    """A regular, readable file that is not empty and has this hash (any, where none is given)."""
-    try:
-        found = path.stat()
-    except OSError as fault:
-        raise LoadFailed(f"the model file {path} cannot be opened: {os.strerror(fault.errno or 0)}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise LoadFailed(f"the model file {path} is not a regular file; a path to one .onnx file is needed")
-    if found.st_size == 0:
-        raise LoadFailed(f"the model file {path} is empty; a path to one .onnx file is needed")
-    try:
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else sha256
-    except OSError as fault:
-        raise LoadFailed(f"the model file {path} cannot be read: {os.strerror(fault.errno or 0)}") from None
-    if actual != sha256.lower():
-        raise LoadFailed(f"the model file {path} changed: its SHA-256 is {actual}, {sha256.lower()} was expected")
 
 
 def _made_ready(

@@ -145,6 +145,7 @@ class Learned:
     `padding` with `padding_reason`: the proven padding, or None and why not; "" where none was asked for.
     `run_times`: by rows, the nanoseconds of a run of the sample. `rows_max`: the batch limit; 0: as it is given.
     `reasons`: one sentence for each of dispatch, rows_max, threads and instances, and on a GPU for device.
+    `stamp`: the state of the file that was checked (runtimes/model_file.py).
     """
 
     batched: bool
@@ -162,3 +163,4 @@ class Learned:
     sample_level: int = 0
     padding: Padding | None = None
     padding_reason: str = ""
+    stamp: tuple[int, ...] = ()

@@ -44,10 +44,12 @@ class _Malformed(Exception):
     """The bytes are no protobuf message."""
 
 
-def check(model: Path) -> None:
-    """Refuse the model if any of its external data lies where it should not."""
-    for entries in read(model):
+def check(model: Path) -> bool:
+    """Refuse the model if any of its external data lies where it should not. Whether it has any."""
+    found = read(model)
+    for entries in found:
         _check_entries(model.parent, entries)
+    return bool(found)
 
 
 def files(model: Path) -> tuple[Path, ...]:

@@ -29,7 +29,6 @@ import onnxruntime as ort
 
 from runtimes.declared import Views, narrowed
 from runtimes.errors import LoadFailed, ModelFailed
-from runtimes.onnx import external
 from runtimes.onnx import providers as eps
 from runtimes.onnx.causes import short_cause
 from runtimes.onnx.device import Device, DeviceRuns
@@ -149,8 +148,8 @@ def open_session(
     place: Callable[[Device | None], Device | None] | None = None,
 ) -> OnnxSession:
     """Load the model for one instance, on the spec's provider or, where that is allowed, on the CPU. `place` has the
-    last word on how it runs there: it is given the device, None for the CPU."""
-    external.check(Path(spec.path).resolve())
+    last word on how it runs there: it is given the device, None for the CPU. The file has been checked before
+    (model_file.py)."""
     try:
         session, found = _on_wanted_provider(spec, instance, threads)
     except LoadFailed as fault:
