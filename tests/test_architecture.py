@@ -64,7 +64,7 @@ HOUSES = {
     "httptools": ("gateway.listener",),
     "prometheus_client": ("gateway.telemetry.metrics", "gateway.telemetry.triton"),
     "yaml": ("gateway.yaml_text",),
-    "typer": ("gateway.cli",),
+    "click": ("gateway.cli",),
     "httpx": ("gateway.jwks", "gateway.oidc", "gateway.cli.remote"),
     "jwt": ("gateway.credentials", "gateway.oidc", "gateway.jwks"),
     "cryptography.hazmat.primitives.ciphers": ("gateway.controlplane.keyring",),

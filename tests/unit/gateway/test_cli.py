@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import click
 import httpx
 import pytest
-import typer
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from gateway.__main__ import main
 from gateway.cli import control, doors
@@ -114,6 +114,45 @@ def test_help_has_examples_and_is_what_no_argument_gives(capsys: pytest.CaptureF
         assert "Example" in capsys.readouterr().out
 
 
+def test_help_names_commands_in_order_with_arguments_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    def rows(*args: str) -> list[str]:
+        assert run([*args, "--help"], Calls().doors) == 0
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+    words = [row.partition(" ")[0] for row in rows()]
+    assert words[words.index("Commands:") + 1 :][:5] == ["serve", "settings", "reload", "status", "keys"]
+    assert [row.partition(" ")[0] for row in rows("tokens")][-3:] == ["list", "create", "delete"]
+    shown = rows("logs")
+    assert shown[shown.index("Arguments:") + 1] == "ENDPOINT Name of the endpoint. [required]"
+    assert "--tail N Last lines. [default: 100; 0<=x<=10000]" in shown
+
+
+def test_a_group_needs_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tokens"], Calls().doors) == 2
+    assert capsys.readouterr() == ("", "error: Missing command; see gateway tokens --help\n")
+    assert run(["tokens", "xyz"], Calls().doors) == 2
+    assert capsys.readouterr() == ("", "error: No such command 'xyz'; see gateway tokens --help\n")
+
+
+def test_a_shell_completes_commands_and_flags(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def completed(instruction: str, words: str = "", at: int = 0) -> str:
+        monkeypatch.setenv("_GATEWAY_COMPLETE", instruction)
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(at))
+        with pytest.raises(SystemExit) as caught:
+            run([], Calls().doors)
+        assert caught.value.code == 0
+        return capsys.readouterr().out
+
+    assert "_GATEWAY_COMPLETE=zsh_complete gateway" in completed("zsh_source")
+    assert completed("bash_complete", "gateway re", 1) == "plain,reload\n"
+    assert completed("bash_complete", "gateway tokens ", 2) == "plain,list\nplain,create\nplain,delete\n"
+    assert completed("bash_complete", "gateway serve --scorer", 2) == "plain,--scorers\n"
+    assert "plain,serve\n" in completed("bash_complete", "gateway nothing ", 2)
+
+
 def test_keys_are_json_on_stdout_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["keys", "digits", "--state", "/s"], Calls().doors) == 0
     out = capsys.readouterr()
@@ -181,7 +220,7 @@ def test_an_interrupt_is_code_130() -> None:
         raise KeyboardInterrupt
 
     def abort(settings: Settings) -> int:
-        raise typer.Abort
+        raise click.Abort
 
     assert run(["serve"], Doors(serve=interrupt, environ={})) == 130
     assert run(["serve"], Doors(serve=abort, environ={})) == 130
@@ -197,7 +236,18 @@ def test_the_installed_command_runs_argv(monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_help_loads_neither_engine_nor_server_nor_terminal_toolkit() -> None:
     # In a process of its own, for this one has loaded them already.
-    heavy = ("numpy", "onnxruntime", "starlette", "uvicorn", "yaml", "msgspec", "cryptography", "rich", "httpx")
+    heavy = (
+        "numpy",
+        "onnxruntime",
+        "starlette",
+        "uvicorn",
+        "yaml",
+        "msgspec",
+        "cryptography",
+        "rich",
+        "httpx",
+        "pydantic",
+    )
     code = (
         "import sys\nfrom gateway.cli.main import run\n"
         f"assert run(['serve', '--help']) == 0\nprint([name for name in {heavy!r} if name in sys.modules])"
