@@ -115,7 +115,7 @@ def test_keys_the_ca_and_tokens_outlive_a_restart(quick_folder: Path, tmp_path: 
 
 
 def test_a_stop_is_told_at_once_and_serves_on_through_the_grace(slow_folder: Path, tmp_path: Path) -> None:
-    grace_s = 3.0
+    grace_s = 2.0
     with ExitStack() as stack:
         gateway = stack.enter_context(
             GatewayProcess(slow_folder, tmp_path / "state", "--drain-grace-s", str(grace_s))
