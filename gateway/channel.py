@@ -168,6 +168,13 @@ class Recycle(msgspec.Struct, frozen=True, tag=True):
     request: int
 
 
+class Opening(msgspec.Struct, frozen=True, tag=True):
+    """A scorer tells the supervisor, before it answers a Prepare, that it now opens what is missing of
+    "endpoint/deployment". Until it tells of the next or answers, it may be silent."""
+
+    name: str
+
+
 class Done(msgspec.Struct, frozen=True, tag=True):
     """It is done."""
 
@@ -195,6 +202,7 @@ Message = (
     | Drain
     | WorkerGone
     | Recycle
+    | Opening
     | Done
     | Failed
 )
@@ -218,6 +226,15 @@ class RemoteFailed(Exception):
 
 class ScorerDied(Exception):
     """A scorer process ended while it was needed."""
+
+
+class LoadOverdue(RemoteFailed):
+    """A scorer was opening this deployment's model for too long, and its process was ended."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"deployment {name}: {reason}")
+        self.name = name
+        self.reason = reason
 
 
 Handler = Callable[[Message], Awaitable[Message]]

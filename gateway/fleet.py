@@ -3,9 +3,12 @@
 Promise: a scorer that dies is replaced, with a growing pause when it dies again; the replacement loads what is
 served now, with what was learned, and takes over the same listening socket. Until then, and while a scorer does not
 answer, the others accept from its socket as well, so that no new connection waits for one that is not there.
+One that hangs is ended, whatever it was asked: HUNG_AFTER_S after its last answer, or, while it opens a model and may
+well be silent, after `load_timeout_s`. So what waits for a scorer needs no time limit of its own.
 Counters of a dead scorer are kept as they were last collected; its seats are cleared.
 Units: *_s seconds.
-Errors: ScorerDied when a scorer is lost during a change; a load that loses its scorer gives None.
+Errors: ScorerDied when a scorer is lost during a change, LoadOverdue when a model was opened for too long meanwhile;
+a load that loses its scorer gives None.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -31,7 +35,9 @@ from gateway.channel import (
     Drain,
     Load,
     LoadDone,
+    LoadOverdue,
     Message,
+    Opening,
     Prepare,
     Prepared,
     Recycle,
@@ -80,11 +86,15 @@ class ScorerProcess:
         self._fds: socket.socket | None = None
         self._giving = asyncio.Lock()
         self._is_started = False
-        # Loads that it has not answered, also those that nobody waits for any more. It takes one after the other, in
-        # this order: the first has run since `_load_began_s`.
+        # What it loads: by a Load that it has not answered, also where nobody waits for that any more, or within a
+        # Prepare. It takes one after the other, in this order: the first has run since `_load_began_s`.
         self._loading: dict[asyncio.Task[Message], str] = {}
         self._load_began_s = 0.0
         self._overdue: asyncio.Task[Message] | None = None
+        self._overdue_name = ""
+        self._preparing: asyncio.Task[Message] | None = None
+        # What it is not to load again, with the reason: it has ended a replacement that was loading it for too long.
+        self.left_out: dict[str, str] = {}
 
     @property
     def is_up(self) -> bool:
@@ -110,7 +120,7 @@ class ScorerProcess:
             process.tell({}, (self._fleet.seats_fd, *(sock.fileno() for sock in given)))
         self._process = process
         ours.setblocking(False)
-        self._channel = await Channel.over(ours, self._fleet.handle)
+        self._channel = await Channel.over(ours, self._handle)
         self._reading = asyncio.create_task(self._channel.serve())
         await self.call(Start(index=self.index, settings=self._fleet.settings), START_TIMEOUT_S)
         self.answered_s = asyncio.get_running_loop().time()
@@ -142,43 +152,75 @@ class ScorerProcess:
             raise ScorerDied(f"scorer {self.index} died while it was asked to {_verb(message)}") from error
 
     async def prepare(self, spec: SnapshotSpec, learned: LearnedByName) -> Prepared:
-        answer = await self.call(Prepare(spec=spec, learned=learned))
+        preparing = self._preparing = self._ask(Prepare(spec=spec, learned=learned))
+        try:
+            answer = await asyncio.shield(preparing)
+        except ScorerDied as error:
+            if preparing is self._overdue:
+                # Not as one that died: it would be tried again, and hold up all others again.
+                raise LoadOverdue(self._overdue_name, self._not_loaded()) from error
+            raise
         assert isinstance(answer, Prepared)
         return answer
 
     async def load(self, name: str, deployment: DeploymentSpec, learned: Learned | None) -> LoadDone | None:
-        loading = asyncio.create_task(self.call(Load(name=name, deployment=deployment, learned=learned)))
-        if not self._loading:
-            self._load_began_s = asyncio.get_running_loop().time()
-        self._loading[loading] = name
-        loading.add_done_callback(self._loaded)
+        loading = self._ask(Load(name=name, deployment=deployment, learned=learned))
+        self._loads(loading, name)
         try:
-            # Who stops waiting for it does not stop it: the scorer may be silent until it is through.
             answer = await asyncio.shield(loading)
         except ScorerDied as error:
             if loading is self._overdue:
-                # Not as one that lost its scorer: it would be tried again, and hold up all others again.
-                limit_s = self._fleet.load_timeout_s
-                raise RemoteFailed(f"it was not loaded within {limit_s:g} s (setting load_timeout_s)") from error
+                # As above.
+                raise RemoteFailed(self._not_loaded()) from error
             log.warning("%s", error)
             return None
         assert isinstance(answer, LoadDone)
         return answer
 
+    def _ask(self, message: Message) -> asyncio.Task[Message]:
+        """Who stops waiting for it does not stop it: the scorer may be silent until it is through."""
+        asked = asyncio.create_task(self.call(message))
+        asked.add_done_callback(self._answered)
+        return asked
+
+    def _loads(self, asked: asyncio.Task[Message], name: str) -> None:
+        if not self._loading:
+            self._load_began_s = asyncio.get_running_loop().time()
+        self._loading[asked] = name
+
+    async def _handle(self, message: Message) -> Message:
+        if not isinstance(message, Opening):
+            return await self._fleet.handle(message)
+        if self._preparing is not None and not self._preparing.done():
+            # What it opened before is open.
+            self._loaded(self._preparing)
+            self._loads(self._preparing, message.name)
+        return Done()
+
     def end_overdue_load(self) -> None:
         """A load that takes too long ends with its process, for nothing else ends it; those behind it come again."""
         if self._loading and asyncio.get_running_loop().time() - self._load_began_s > self._fleet.load_timeout_s:
-            self._overdue, name = next(iter(self._loading.items()))
+            self._overdue, self._overdue_name = next(iter(self._loading.items()))
             limit_s = self._fleet.load_timeout_s
+            name = self._overdue_name
             log.error("%s was not loaded by scorer %d within %g s, which is killed", name, self.index, limit_s)
             self.kill()
 
-    def _loaded(self, loading: asyncio.Task[Message]) -> None:
-        self._loading.pop(loading, None)
-        self._load_began_s = loading.get_loop().time()
+    def _not_loaded(self) -> str:
+        return f"it was not loaded within {self._fleet.load_timeout_s:g} s (setting load_timeout_s)"
+
+    def _loaded(self, asked: asyncio.Task[Message]) -> None:
+        is_first = asked is next(iter(self._loading), None)
+        if self._loading.pop(asked, None) is not None:
+            self.answered_s = asked.get_loop().time()
+        if is_first:
+            self._load_began_s = self.answered_s
+
+    def _answered(self, asked: asyncio.Task[Message]) -> None:
+        self._loaded(asked)
         # Looked at, so that a failure that nobody waits for any more is no mystery in the log.
-        if not loading.cancelled():
-            loading.exception()
+        if not asked.cancelled():
+            asked.exception()
 
     async def unload(self, name: str) -> None:
         # A scorer that is gone holds nothing.
@@ -208,7 +250,8 @@ class ScorerProcess:
             self.is_answering = False
             return None
         assert isinstance(answer, Collected)
-        self.is_answering = True
+        # One that is not serving yet accepts nothing.
+        self.is_answering = self.is_serving
         self.answered_s = asyncio.get_running_loop().time()
         return answer.totals
 
@@ -229,8 +272,11 @@ class ScorerProcess:
         return status
 
     def kill(self) -> None:
+        """Whoever waits for it learns so at once, however long the kernel takes to end it."""
         if self._process is not None:
             self._process.kill()
+        if self._channel is not None:
+            self._channel.close()
 
     def close(self) -> None:
         """A scorer whose channel is closed ends by itself."""
@@ -455,19 +501,21 @@ class Fleet:
 
     async def _keep_collecting(self) -> None:
         """Keeps the last totals of each scorer fresh, and ends one that has not answered for long."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(COLLECT_EVERY_S)
-            await asyncio.gather(*(self._collect(scorer) for scorer in self.scorers if scorer.is_serving))
-            await self._cover()
-            for scorer in self.scorers:
-                scorer.end_overdue_load()
-                # While models are loaded a scorer may be silent for long: opening one holds Python's lock.
-                silent_s = loop.time() - scorer.answered_s
-                is_busy = self.changing.locked() or scorer.is_loading
-                if scorer.is_serving and silent_s > HUNG_AFTER_S and not is_busy:
-                    log.error("scorer %d has not answered for %g s and is killed", scorer.index, HUNG_AFTER_S)
-                    scorer.kill()
+            await self._look()
+
+    async def _look(self) -> None:
+        await asyncio.gather(*(self._collect(scorer) for scorer in self.scorers if scorer.is_up))
+        await self._cover()
+        now_s = asyncio.get_running_loop().time()
+        for scorer in self.scorers:
+            scorer.end_overdue_load()
+            # While it loads a model a scorer may be silent for long: opening one holds Python's lock. A change is no
+            # such excuse: it would wait for a scorer that hangs, and keep everything else from changing meanwhile.
+            if scorer.is_up and not scorer.is_loading and now_s - scorer.answered_s > HUNG_AFTER_S:
+                log.error("scorer %d has not answered for %g s and is killed", scorer.index, HUNG_AFTER_S)
+                scorer.kill()
 
     async def _watch(self, scorer: ScorerProcess) -> None:
         loop = asyncio.get_running_loop()
@@ -507,13 +555,18 @@ class Fleet:
                 await scorer.start()
                 if self.current is not None:
                     spec, learned = self.current
-                    prepared = await scorer.prepare(spec, learned)
+                    prepared = await scorer.prepare(_without(spec, scorer.left_out), learned)
                     await scorer.commit(spec.revision)
+                    scorer.left_out = {}
                     for name, reason in prepared.failures.items():
                         log.error("scorer %d could not load %s again: %s", scorer.index, name, reason)
                     self.degraded |= prepared.failures
                     if not self._is_stopping:
                         self._on_degraded(prepared.failures)
+        except LoadOverdue as error:
+            # All changes have waited for it. The next attempt does without, and serves the rest.
+            log.error("the replacement of scorer %d failed: %s", scorer.index, error)
+            scorer.left_out[error.name] = error.reason
         except (ScorerDied, RemoteFailed, TimeoutError, OSError) as error:
             # It is watched again at once: a process that is still there is ended, and the next pause is longer.
             log.error("the replacement of scorer %d failed: %s", scorer.index, error)
@@ -522,6 +575,21 @@ class Fleet:
 
 def _ignore(pool: str, worker: int, request: int) -> None:
     """Nobody keeps script workers here."""
+
+
+def _without(spec: SnapshotSpec, left_out: Mapping[str, str]) -> SnapshotSpec:
+    """The same, with these deployments as failed, by "endpoint/deployment"."""
+    endpoints = {
+        name: replace(
+            endpoint,
+            deployments={
+                key: replace(one, failure=left_out.get(f"{name}/{key}", one.failure))
+                for key, one in endpoint.deployments.items()
+            },
+        )
+        for name, endpoint in spec.endpoints.items()
+    }
+    return replace(spec, endpoints=endpoints)
 
 
 def _verb(message: Message) -> str:

@@ -32,6 +32,7 @@ from gateway.channel import (
     Gather,
     Load,
     Message,
+    Opening,
     Prepare,
     Recycle,
     ReloadTls,
@@ -155,6 +156,7 @@ class Scorer:
             scheduler=scheduler,
             pools=WorkerPools(sockets=self._sockets, recycle=self._recycle) if self._inbox is not None else None,
             captures=self._captures(settings),
+            opening=self._tell_opening,
         )
         if settings.tls is not None:
             self._context = make_context(settings.tls, settings.tls_profile)
@@ -194,6 +196,10 @@ class Scorer:
         assert self._inbox is not None
         work, replies = await self._inbox.wait_for(pool, SOCKETS_TIMEOUT_S)
         return work, replies
+
+    async def _tell_opening(self, name: str) -> None:
+        """Returns once the supervisor knows: from then on it allows for silence."""
+        await self._channel.call(Opening(name=name))
 
     def _recycle(self, pool: str, worker: int, request: int) -> None:
         """Tell the supervisor of a worker that hangs."""

@@ -38,7 +38,8 @@ _encode = msgspec.json.encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """`members`: what stands on the line behind `data`; those that are None or "" are left out."""
+    """`members`: what stands on the line behind `data`; those that are None or "" are left out. `file_id`: what a
+    file beside is called where `id` is not sure to be unique."""
 
     id: str
     type: str
@@ -46,6 +47,7 @@ class Record:
     content_type: str
     body: bytes
     is_gzip: bool = False
+    file_id: str = ""
     members: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -67,7 +69,7 @@ def line_of(record: Record, source: str, folder: str) -> tuple[bytes, str, bytes
         "time": timestamp(record.time_s),
     }
     if data is None:
-        name, beside = f"{record.id}.raw", body
+        name, beside = f"{record.file_id or record.id}.raw", body
         head["datainblob"] = "true"
         data = _encode(f"{ADDRESS}{folder}/{name}")
     tail = {key: value for key, value in record.members.items() if value not in (None, "")}

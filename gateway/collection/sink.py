@@ -7,7 +7,8 @@ its worker, host and port; so each pool of workers has a secret in its host, whi
 password. It says which deployment's records these are, and no other's can be written with it.
 The listener starts with the first pool that needs it, and takes SENDERS_MAX connections. What it answers: 200 once
 the record is queued, 401 before a byte of the body is read, 404 for a collection that is not collected, 413, 429
-where the queue is full, 400. The package logs what is refused; the script goes on.
+where the queue is full, 400. The package logs what is refused; the script goes on. What of a body has come takes its
+room in the queue at once, so that many that come together are within its bound too.
 Units: bytes; times in seconds since 1970. Threads: the loop's; the disk is the writer's.
 Source: azureml-ai-monitoring 1.0.0 (config.py, sender.py); contract/azure-ml-endpoints.md section 8.4.
 """
@@ -27,7 +28,7 @@ from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -45,6 +46,7 @@ SENDERS_MAX = 64
 VALUE_CHARS_MAX = 256
 # What a script's correlation context may add to its records, as the package sends it: `ce-NAME: VALUE`.
 CONTEXT_MAX = 16
+_FULL = "more is collected than the disk takes; this record is dropped"
 _CONTEXT_NAME = re.compile(r"ce-([a-z0-9][a-z0-9-]{0,39})")
 # Said by the package itself, or by the line.
 _TAKEN = frozenset(
@@ -54,6 +56,15 @@ _TAKEN = frozenset(
         *("correlationid", "xrequestid", "modelversion", "collectdatatype", "contentrange"),
     )
 )
+
+
+class _Dropped(Exception):
+    """A record that is not taken: counted for this reason, and answered so."""
+
+    def __init__(self, reason: str, status: int, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.status = status
 
 
 class Sink:
@@ -130,10 +141,11 @@ class Sink:
         if collection is None:
             named = ", ".join(TYPE + one for one in collections)
             return _refused(404, f"ce-type is {type_[:VALUE_CHARS_MAX]!a}; collected here: {named}")
-        body = await _body(request)
-        if body is None:
-            collection.counts.dropped("too_large")
-            return _refused(413, f"a record has at most {BODY_BYTES_MAX} bytes")
+        try:
+            body = await self._body(request)
+        except _Dropped as dropped:
+            collection.counts.dropped(dropped.reason)
+            return _refused(dropped.status, str(dropped))
         time_s = self._now()
         sent_s = _seconds(request.headers.get("ce-time"), time_s)
         if sent_s is None:
@@ -141,8 +153,25 @@ class Sink:
             return _refused(400, "ce-time is no number of seconds since 1970")
         make = partial(_record, dict(request.headers), type_, body, sent_s, self._ids.next())
         if not self._writer.put(collection, len(body) + size_of_headers(request.headers.raw), time_s, make):
-            return _refused(429, "more is collected than the disk takes; this record is dropped")
+            return _refused(429, _FULL)
         return JSONResponse({"status": "accepted"})
+
+    async def _body(self, request: Request) -> bytes:
+        """Its room is held while it comes; `put` finds it again if nothing is awaited between. Errors: _Dropped."""
+        body = bytearray()
+        try:
+            async for piece in request.stream():
+                if len(body) + len(piece) > BODY_BYTES_MAX:
+                    raise _Dropped("too_large", 413, f"a record has at most {BODY_BYTES_MAX} bytes")
+                if not self._writer.reserve(len(piece)):
+                    raise _Dropped("queue_full", 429, _FULL)
+                body += piece
+        except ClientDisconnect:
+            # As when a worker is killed while it sends; nobody reads the answer.
+            raise _Dropped("invalid", 400, "the record did not arrive whole") from None
+        finally:
+            self._writer.release(len(body))
+        return bytes(body)
 
 
 def config(spec: CollectorSpec) -> str:
@@ -170,6 +199,8 @@ def _record(headers: Mapping[str, str], type_: str, body: bytes, sent_s: float, 
         time_s=sent_s,
         content_type=_short(headers, "content-type"),
         body=body,
+        # A sender may repeat its own.
+        file_id=own_id,
         members=members | _context(headers),
     )
 
@@ -196,16 +227,6 @@ def _seconds(text: str | None, default: float) -> float | None:
     except ValueError:
         return None
     return found if 0 <= found < 1e11 else None
-
-
-async def _body(request: Request) -> bytes | None:
-    """None where it has more than is taken."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > BODY_BYTES_MAX:
-            return None
-    return bytes(body)
 
 
 def _password(authorization: str) -> str:

@@ -5,10 +5,12 @@ which is counted: stored, or dropped for one reason. What a process that is kill
 second of records where the disk keeps up) is lost uncounted.
 Why the thread looks ten times a second and is not told: a wake-up for each record would take the interpreter's lock
 from the loop that answers requests.
-Memory: what is queued, as it is counted; BATCH_BYTES of lines that were made of it, and one record more. A payload
-that was compressed is inflated on the thread, so lines are written as soon as so much has gathered.
+Memory: what is queued, or has its room reserved, as it is counted; BATCH_BYTES of lines that were made of it, and one
+record more. A payload that was compressed is inflated on the thread, so lines are written as soon as so much has
+gathered.
 Units: bytes that a record holds, with RECORD_BYTES for itself; *_s seconds.
-Threads: `put` and `close` are the loop's; everything below `_run` is the thread's. What both need is written by one.
+Threads: `put`, `reserve`, `release` and `close` are the loop's; everything below `_run` is the thread's. What both
+need is written by one.
 Errors: none.
 """
 
@@ -27,6 +29,7 @@ from gateway.collection.appending import FILE_BYTES_MAX, Appender
 from gateway.collection.records import Record, line_of, rolled
 from gateway.collection.spec import Rolling
 from gateway.telemetry.collection import CollectionRecord
+from runtimes import now_ns
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ BATCH_BYTES = 4 * 1024 * 1024
 # How much of the disk stays free, for what must be written.
 RESERVE_BYTES = 256 * 1024 * 1024
 FILE_BYTES_MIN = 64 * 1024
+# A disk that is nearly full takes some and refuses some: that it fails is told at most once in so long.
+TELL_EVERY_S = 60.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -88,20 +93,24 @@ class _Line(NamedTuple):
 class Writer:
     """Belongs to one loop."""
 
-    def __init__(self, files: Files, queue_bytes_max: int) -> None:
+    def __init__(self, files: Files, queue_bytes_max: int, clock: Callable[[], int] = now_ns) -> None:
         self._files = files
         self._queue_bytes_max = queue_bytes_max
         self._queue: deque[_Put] = deque()
         # Of all that was ever put, and of all that has ended: two counters with one writer each.
         self._put_bytes = self._ended_bytes = 0
-        self._is_failing = False
+        self._reserved_bytes = 0
+        self._clock = clock
+        # Whether it was told that the disk fails, and not yet that it works again; and from when on it may be told.
+        self._is_told_failing = False
+        self._tell_from_ns = 0
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def put(self, collection: Collection, size_bytes: int, time_s: float, make: Callable[[], Record]) -> bool:
         """Whether there was room. `make` is called on the thread; `size_bytes`: what it holds until then."""
         held_bytes = size_bytes + RECORD_BYTES
-        if self._put_bytes - self._ended_bytes + held_bytes > self._queue_bytes_max:
+        if not self._has_room(held_bytes):
             collection.counts.dropped("queue_full")
             return False
         if self._thread is None:
@@ -110,6 +119,20 @@ class Writer:
         self._put_bytes += held_bytes
         self._queue.append(_Put(collection, held_bytes, time_s, make))
         return True
+
+    def reserve(self, size_bytes: int) -> bool:
+        """Whether there was room for something that is on its way to `put`. It is the caller's until `release`."""
+        if not self._has_room(size_bytes):
+            return False
+        self._reserved_bytes += size_bytes
+        return True
+
+    def release(self, size_bytes: int) -> None:
+        self._reserved_bytes -= size_bytes
+
+    def _has_room(self, size_bytes: int) -> bool:
+        held_bytes = self._put_bytes - self._ended_bytes + self._reserved_bytes
+        return held_bytes + size_bytes <= self._queue_bytes_max
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what waits; whether the disk took it in that time. Waits for the thread. From here on there is room
@@ -184,14 +207,15 @@ class Writer:
             return
         for one in found:
             one.counts.stored()
-        if self._is_failing:
-            self._is_failing = False
+        if self._is_told_failing:
+            self._is_told_failing = False
             log.info("collected data can be written again")
 
     def _failed(self, dropped: list[CollectionRecord], error: OSError) -> None:
-        if not self._is_failing:
+        if not self._is_told_failing and self._clock() >= self._tell_from_ns:
             # Once, until it works again: there may be thousands a second.
-            self._is_failing = True
+            self._is_told_failing = True
+            self._tell_from_ns = self._clock() + int(TELL_EVERY_S * 1e9)
             log.error("collected data cannot be written and is dropped: %s", error)
         for counts in dropped:
             counts.dropped("disk_full" if error.errno in _FULL else "disk_error")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.channel import ScorerDied
+from gateway.channel import LoadOverdue, ScorerDied
 from gateway.controlplane import wanted as documents
 from gateway.controlplane.apply import (
     OWNER,
@@ -243,7 +243,7 @@ async def start(control: Control, planned: Start) -> None:
     tolerate: Tolerate = "some" if planned.has_folder else "all"
     try:
         applied = await control.publisher.publish(lambda _: desired, secrets, tolerate=tolerate)
-    except ScorerDied as error:
+    except (ScorerDied, LoadOverdue) as error:
         log.error("%s; every deployment is loaded by itself now, and what ends a scorer is left out", error)
         desired, deadly = await _survived(control.publisher, desired)
         if planned.has_folder and deadly and not desired.deployments:

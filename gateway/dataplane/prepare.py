@@ -6,6 +6,7 @@ Promise: nothing that is served is touched until `commit`. A runtime whose spec 
 traffic loads nothing; one that differs in its capacity alone grows or shrinks while it serves, and a script whose
 pool is the same keeps its client.
 Ownership: a runtime lives for as long as it is served, prepared or held aside (`_let_go`).
+What `prepare` loads itself it tells before: opening a model may hold Python's lock, and then nobody is answered.
 Errors: a deployment that cannot be loaded is named in `Prepared.failures`, with one sentence; of `load`: LoadFailed.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 
 from gateway.channel import LoadDone, Prepared
@@ -51,14 +52,16 @@ class Preparer:
         scheduler: Scheduler,
         pools: WorkerPools | None = None,
         captures: Captures | None = None,
+        opening: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """`pools`: how script workers are reached; without, scripts cannot be loaded. `captures`: how requests are
-        collected; without, they are not."""
+        collected; without, they are not. `opening`: told of each deployment whose models a `prepare` opens."""
         self._cell = cell
         self._record = record
         self._seats = seats
         self._index = index
         self._captures = captures
+        self._opening = opening
         self._loader = Loader(scorers, scheduler, index, pools)
         # Who holds a runtime, by "endpoint/deployment": what is served, what a prepare has gathered so far, what it
         # has prepared, and what was loaded ahead of one.
@@ -191,6 +194,8 @@ class Preparer:
             if deployment.failure:
                 failures[name] = deployment.failure
                 continue
+            if self._opening is not None and deployment.script is None and self._known(name, deployment) is None:
+                await self._opening(name)
             try:
                 self._gathering[name] = await self._ready(name, deployment, learned.get(name), Ticket())
             except LoadFailed as error:

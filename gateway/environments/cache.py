@@ -225,7 +225,8 @@ class _Plan:
 
 def _venv_plan(recipe: Recipe, python: Path, is_of_wheels: bool) -> _Plan:
     return _Plan(
-        digest=_digest(str(python.resolve()), *recipe.requirements),
+        # What was built while anything might run is not taken for what is made of wheels alone.
+        digest=_digest(*(("wheels",) if is_of_wheels else ()), str(python.resolve()), *recipe.requirements),
         files={"requirements.txt": "".join(f"{line}\n" for line in recipe.requirements)},
         commands=lambda place: [list(one) for one in _commands(place, python, is_of_wheels)],
     )
@@ -262,7 +263,7 @@ def _clear(place: Path) -> None:
 
 
 def _digest(*said: str) -> str:
-    """Of what is installed, and of what it is for."""
+    """Of what is installed, what it is for, and how."""
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
 
 

@@ -243,6 +243,77 @@ def test_what_the_package_says_of_itself_is_bounded_and_cannot_be_forged_by_a_co
     assert (len(more), {len(value) for value in more.values()}) == (16, {256})
 
 
+def test_a_sender_that_repeats_its_id_loses_no_record(tmp_path: Path) -> None:
+    bodies = [b"\xff one", b"\xff other"]
+
+    async def main() -> None:
+        async with sink_in(tmp_path) as sink, httpx.AsyncClient() as client:
+            _, variables = await sink.admit("e/d", spec("model_inputs"))
+            given = headers(trace_id="0f8fad5b-d9cb-469f-a165-70867728950e")
+            for body in bodies:
+                assert (await client.post(url_of(variables), headers=given, content=body)).status_code == 200
+
+    asyncio.run(main())
+    found = records(tmp_path, "model_inputs")
+    assert [one["id"] for one in found] == ["0f8fad5b-d9cb-469f-a165-70867728950e"] * 2
+    assert [(tmp_path / one["data"].partition("/paths/")[2]).read_bytes() for one in found] == bodies
+
+
+async def begin_to_send(variables: dict[str, str], size: int, body: bytes) -> asyncio.StreamWriter:
+    """A sender of so many bytes, of which these have left."""
+    _, writer = await asyncio.open_connection("127.0.0.1", int(variables["AZUREML_MDC_PORT"]))
+    secret = base64.b64encode(variables["AZUREML_MDC_HOST"].partition("@")[0].encode()).decode()
+    lines = [f"POST {PATH} HTTP/1.1", "host: sink", f"authorization: Basic {secret}", f"content-length: {size}"]
+    lines += [f"{name}: {value}" for name, value in headers().items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+    await writer.drain()
+    return writer
+
+
+def test_a_sender_that_ends_within_a_record_is_counted_and_no_failure_of_the_sink(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with sink_in(tmp_path) as sink:
+            _, variables = await sink.admit("e/d", spec("model_inputs"))
+            writer = await begin_to_send(variables, 1000, b"x" * 100)
+            await asyncio.to_thread(
+                eventually, lambda: sink._writer._reserved_bytes == 100, "what was sent has arrived"
+            )
+            writer.close()
+            await asyncio.to_thread(
+                eventually, lambda: sink.counts("e/d")["model_inputs"]["invalid"] == 1, "it is counted"
+            )
+            assert sink._writer._reserved_bytes == 0
+
+    asyncio.run(main())
+    assert caplog.records == []
+
+
+def test_bodies_that_arrive_take_their_room_in_the_queue(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sink_in(tmp_path, queue_bytes_max=64 * 1024) as sink, httpx.AsyncClient() as client:
+            _, variables = await sink.admit("e/d", spec("model_inputs"))
+            writer = await begin_to_send(variables, 40_001, b"x" * 40_000)
+            await asyncio.to_thread(
+                eventually, lambda: sink._writer._reserved_bytes == 40_000, "what was sent has arrived"
+            )
+            refused = await client.post(url_of(variables), headers=headers(), content=b"y" * 30_000)
+            assert refused.status_code == 429
+            assert sink._writer._reserved_bytes == 40_000
+            # The first finds the room that it held.
+            writer.write(b"x")
+            await asyncio.to_thread(
+                eventually, lambda: sink.counts("e/d")["model_inputs"]["stored"] == 1, "the first is stored"
+            )
+            writer.close()
+            assert (await client.post(url_of(variables), headers=headers(), content=b"[1]")).status_code == 200
+            assert sink._writer._reserved_bytes == 0
+            assert sink.counts("e/d")["model_inputs"]["queue_full"] == 1
+
+    asyncio.run(main())
+
+
 def test_so_many_senders_may_be_connected_and_no_more(tmp_path: Path) -> None:
     async def main() -> None:
         async with sink_in(tmp_path) as sink:

@@ -521,6 +521,23 @@ def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
     assert cache._size(tmp_path) == 1000
 
 
+def test_what_was_built_while_anything_might_run_is_built_again_of_wheels_alone(
+    tmp_path: Path, build: list[str]
+) -> None:
+    build.append(MADE)
+
+    async def story() -> None:
+        by_anything, *of_wheels = [
+            (await environments(tmp_path, wheels_only=only).get(asking("a"), quiet)).digest
+            for only in (False, True, True)
+        ]
+        assert by_anything not in of_wheels
+        assert of_wheels[0] == of_wheels[1]
+        assert names(tmp_path) == {by_anything, of_wheels[0]}
+
+    asyncio.run(story())
+
+
 def test_the_same_requirements_have_the_same_name(tmp_path: Path, build: list[str]) -> None:
     build.append(MADE)
 

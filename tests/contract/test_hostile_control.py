@@ -16,18 +16,19 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from gateway.channel import ScorerSettings
+from gateway.channel import LoadOverdue, ScorerSettings
 from gateway.controlplane.apply_bundle import Bundle, BundleFile, BundleResource, wanted_of
 from gateway.controlplane.assembly import ControlPlane
 from gateway.controlplane.export import export_all
-from gateway.controlplane.reconcile import ChangeRefused, LoadRefused, load
+from gateway.controlplane.reconcile import ChangeRefused, LoadRefused, change, load
 from gateway.controlplane.store.database import StoreBusy, StoreError
 from gateway.controlplane.store.records import Kind, State
+from gateway.credentials import digest
 from gateway.errors import Code, Problem
 from gateway.fleet import Fleet
 from gateway.listener import HttpLimits, bind
 from gateway.seats import SeatTable
-from gateway.snapshot import DeploymentSpec
+from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, SnapshotSpec
 from runtimes import RuntimeSpec
 from runtimes.onnx.causes import short_cause
 from tests.support import models
@@ -35,6 +36,7 @@ from tests.support.applied import DEPLOYMENT, ENDPOINT, read, write
 from tests.support.house import WORKSPACE, House
 from tests.support.plane import Plane, deployment_ref
 from tests.support.stores import resource, sql
+from tests.support.waiting import PATIENCE_S
 
 DEADLY = "the scorer that loaded it ended before it was ready"
 
@@ -117,7 +119,52 @@ def test_a_load_that_never_ends_is_ended_and_others_load_after_it(tmp_path: Path
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
-def _fleet() -> Fleet:
+def test_a_model_that_never_loads_holds_up_neither_a_start_nor_a_replacement_for_ever(tmp_path: Path) -> None:
+    endless = _deployment(models.write(tmp_path, models.endless(), "endless.onnx"))
+    good = _deployment(models.write(tmp_path, models.double(), "good.onnx"))
+    auth = AuthSpec(mode="key", key_digests=(digest("k" * 43),))
+    endpoint = EndpointSpec(name="e", auth=auth, deployments={"endless": endless, "good": good})
+    both = SnapshotSpec(revision=1, endpoints={"e": endpoint})
+
+    async def story() -> None:
+        scorers = _fleet(load_timeout_s=3)
+        try:
+            await scorers.start()
+            (first,) = scorers.scorers
+            begun = first.pid
+            with pytest.raises(LoadOverdue, match=r"deployment e/endless: it was not loaded within 3 s"):
+                async with scorers.changing:
+                    await change(scorers.members, both, {}, None)
+            while first.pid == begun or not first.is_up:
+                await asyncio.sleep(0.01)
+            # As if it had been served until now.
+            scorers.current = (both, {})
+            first.kill()
+            while not first.is_serving:
+                await asyncio.sleep(0.01)
+            assert scorers.degraded == {"e/endless": "it was not loaded within 3 s (setting load_timeout_s)"}
+            totals = await scorers.collect()
+            assert totals.endpoints["e"].deployments["good"].instances == 1
+        finally:
+            await scorers.stop()
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_what_never_loads_at_a_start_is_left_out_and_the_others_are_served(
+    plane: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane.serving()
+    plane.put_deployment("green")
+    plane.scorers.endless = "digits/blue"
+    plane.restart()
+    assert (plane.served("blue"), plane.served("green")) == ("", "azureml:m:1")
+    found = plane.need(deployment_ref("blue"))
+    assert (found.state, found.reason) == (State.FAILED, "it was not loaded within 1 s")
+    assert "deployment digits/blue: it was not loaded within 1 s; every deployment is loaded by itself" in caplog.text
+
+
+def _fleet(load_timeout_s: float = 1) -> Fleet:
     settings = ScorerSettings(
         scorers=1,
         http=HttpLimits(),
@@ -137,7 +184,7 @@ def _fleet() -> Fleet:
     finally:
         kept = os.dup(seats_fd)
         os.close(seats_fd)
-    return Fleet(settings, bind("127.0.0.1", 0, shared=1), seats, kept, lambda _: None, load_timeout_s=1)
+    return Fleet(settings, bind("127.0.0.1", 0, shared=1), seats, kept, lambda _: None, load_timeout_s=load_timeout_s)
 
 
 def _deployment(path: Path) -> DeploymentSpec:

@@ -127,8 +127,11 @@ class World:
             index=0,
             scorers=scorers,
             scheduler=LoopScheduler(asyncio.get_running_loop()),
+            opening=self._tell,
         )
         self._revision = 0
+        # What prepares went on to open, in order.
+        self.told: list[str] = []
 
     async def serve(self, *deployments: DeploymentSpec) -> Prepared:
         prepared = await self.prepare(*deployments)
@@ -138,6 +141,11 @@ class World:
     async def prepare(self, *deployments: DeploymentSpec) -> Prepared:
         self._revision += 1
         return await self.preparer.prepare(snapshot(self._revision, *deployments), {})
+
+    async def _tell(self, name: str) -> None:
+        # Others have their turn meanwhile.
+        await asyncio.sleep(0)
+        self.told.append(name)
 
     def runtime(self, name: str = "blue") -> Runtime:
         return self.cell.current.endpoints["e"].deployments[name].model
@@ -645,6 +653,30 @@ def test_a_revision_that_was_not_prepared_is_neither_published_nor_forgotten(blu
                 here.preparer.commit(7)
             here.preparer.commit(prepared.revision)
             await ask(here.runtime())
+
+    run(story)
+
+
+def test_a_prepare_tells_what_it_opens_before_it_does_and_of_nothing_else(
+    blue: Path, green: Path, gate: Gate
+) -> None:
+    async def story() -> None:
+        async with world() as here:
+            gate.open.clear()
+            serving = asyncio.create_task(here.serve(deployment(blue)))
+            await until(lambda: bool(gate.opened))
+            assert here.told == [NAME]
+            gate.open.set()
+            await serving
+            await here.serve(deployment(blue))
+            await here.preparer.load("e/green", deployment(green), None)
+            await here.serve(deployment(blue), deployment(green))
+            assert here.told == [NAME]
+            # Sessions that are missing are opened too.
+            await here.serve(deployment(blue, instances=3), deployment(green))
+            assert here.told == [NAME, NAME]
+            await here.serve(deployment(blue, instances=3), deployment(green))
+            assert (here.told, len(gate.opened)) == ([NAME, NAME], 3)
 
     run(story)
 

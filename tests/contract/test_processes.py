@@ -36,6 +36,7 @@ from gateway.channel import (
     Drain,
     Gather,
     Message,
+    Opening,
     Prepare,
     Prepared,
     ReloadTls,
@@ -130,6 +131,8 @@ class Driven:
 
 def drive(story: Callable[[Driven], Awaitable[None]], settings: ScorerSettings) -> None:
     async def handle(message: Message) -> Message:
+        if isinstance(message, Opening):
+            return Done()
         assert isinstance(message, Gather)
         return Collected(totals=ScorerTotals())
 

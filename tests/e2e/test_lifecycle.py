@@ -28,7 +28,7 @@ from tests.support.process import (
     write_folder,
 )
 from tests.support.slow import SETTINGS, slow_model
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 URL = r"https://127\.0\.0\.1:\d+"
 READY = re.compile(rf"ready scoring={URL} management={URL} telemetry=http://127\.0\.0\.1:\d+ ca=(\S+)\n")
@@ -267,6 +267,28 @@ def test_new_connections_do_not_wait_for_a_scorer_that_is_stopped(quick_folder: 
         finally:
             os.kill(stopped, signal.SIGCONT)
         eventually(lambda: gateway.metrics().value("gateway_scorers", state="serving") == 2, "both serve again")
+
+
+def test_a_scorer_that_is_stopped_keeps_nothing_from_being_changed(tmp_path: Path) -> None:
+    blue_and_green = {**QUICK, "green.yml": deployment_yaml("green", "blue.onnx", "quick")}
+    folder = write_folder(tmp_path / "models", blue_and_green)
+    with GatewayProcess(folder, tmp_path / "state") as gateway:
+        stopped, other = gateway.status()["pids"]["scorers"]
+        os.kill(stopped, signal.SIGSTOP)
+        write_folder(folder, {"endpoint.yml": endpoint_yaml("quick", traffic={"green": 100})})
+        # The change begins long before it is found out, and asks both.
+        done = gateway.run("reload", timeout_s=PATIENCE_S)
+        assert done.returncode == 0, done.stderr
+        assert "has not answered for 10 s and is killed" in gateway.log()
+        eventually(lambda: gateway.status()["scorers"]["serving"] == 2, "two serve again")
+        now = gateway.status()["pids"]["scorers"]
+        assert (now[0] != stopped, now[1]) == (True, other)
+        with ExitStack() as stack:
+            for client in one_client_a_scorer(stack, lambda: gateway.client("quick")):
+                assert _double(client).headers["azureml-model-deployment"] == "green"
+        # And the next change meets nothing that was left.
+        write_folder(folder, {"endpoint.yml": endpoint_yaml("quick", traffic={"blue": 100})})
+        gateway.reload()
 
 
 def test_a_replaced_scorer_serves_what_was_accepted_not_what_lies_in_the_file(

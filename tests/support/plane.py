@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.channel import LoadDone, Loaded, Prepared, RemoteFailed, ScorerDied
+from gateway.channel import LoadDone, Loaded, LoadOverdue, Prepared, RemoteFailed, ScorerDied
 from gateway.controlplane import applying
 from gateway.controlplane.apply import ApplyReport
 from gateway.controlplane.authorize import FOLDER, Actor, Role
@@ -73,6 +73,8 @@ class Scorer:
         self._all.said("prepare")
         self._pending = spec
         names = _deployments(spec)
+        if self._all.endless in names:
+            raise LoadOverdue(self._all.endless, _OVERDUE)
         failures = {name: why for name, one in names.items() if (why := self._all.failure(name, one))}
         good = [name for name in names if name not in failures]
         return Prepared(
@@ -98,7 +100,7 @@ class Scorer:
             self._all.said("load")
         except ScorerDied:
             return None
-        why = self._all.failure(name, deployment)
+        why = _OVERDUE if name == self._all.endless else self._all.failure(name, deployment)
         if why:
             raise RemoteFailed(why)
         self.aside[name] = deployment
@@ -110,11 +112,13 @@ class Scorer:
 
 class Scorers:
     """What all scorers, of this gateway and the next, are told: `failing` by "endpoint/deployment" or reference of a
-    model; a verb in `dies` ends the scorer that is asked for it next. Stands for the fleet and its seats too."""
+    model; a verb in `dies` ends the scorer that is asked for it next; the deployment in `endless` never loads. Stands
+    for the fleet and its seats too."""
 
     def __init__(self, count: int = 2) -> None:
         self.failing: dict[str, str] = {}
         self.dies: list[str] = []
+        self.endless = ""
         self.loads: list[str] = []
         self.may_load = asyncio.Event()
         self.may_load.set()
@@ -393,6 +397,7 @@ class Plane:
 
 _LEARNED = Learned(batched=True, reason="proven")
 _LOADED = Loaded(load_s=0.1, provider="cpu", sha256="x")
+_OVERDUE = "it was not loaded within 1 s"
 
 
 def endpoint(name: str = "digits", **members: Any) -> OnlineEndpointYaml:

@@ -93,6 +93,13 @@ def test_what_is_binary_or_large_lies_beside_and_the_line_says_where(body: bytes
     assert found["contentrange"] == f"bytes 0-{len(body) - 1}/{len(body)}"
 
 
+def test_what_lies_beside_has_a_name_of_its_own_where_its_id_may_be_repeated() -> None:
+    text, name, _ = line_of(record(b"\xff", file_id="own"), SOURCE, FOLDER)
+    found = json.loads(text)
+    assert (found["id"], name) == (IDENTITY, "own.raw")
+    assert found["data"].endswith(f"{FOLDER}/own.raw")
+
+
 def test_a_compressed_answer_is_kept_as_it_was_before() -> None:
     assert line(gzip.compress(b"[1, 2]"), is_gzip=True)["data"] == [1, 2]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import logging
 import threading
 import weakref
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import pytest
 
 from gateway.collection import writer as writers
 from gateway.collection.records import Record
-from gateway.collection.writer import RECORD_BYTES, Collection, Writer
+from gateway.collection.writer import RECORD_BYTES, TELL_EVERY_S, Collection, Writer
 from gateway.telemetry.collection import CollectionRecord
 
 ROWS = json.dumps({"rows": [0] * 1000}).encode()
@@ -93,9 +95,60 @@ def test_what_is_written_makes_room_while_the_rest_waits(monkeypatch: pytest.Mon
     assert (counts["stored"], counts["queue_full"]) == (5, 2)
 
 
+def test_a_disk_that_fails_by_turns_is_told_of_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    disk, kind = Disk(), collection()
+    now_ns = [0]
+    writer = writer_without_thread(disk, 1 << 20)
+    writer._clock = lambda: now_ns[0]
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write(before: Callable[[], None]) -> None:
+        disk.before = before
+        assert writer.put(kind, 1, 1.0, Make())
+        writer._write()
+
+    def told() -> list[str]:
+        said = [one.levelname for one in caplog.records]
+        caplog.clear()
+        return said
+
+    for _ in range(50):
+        write(full)
+        write(lambda: None)
+    assert told() == ["ERROR", "INFO"]
+    now_ns[0] = int(TELL_EVERY_S * 1e9)
+    for _ in range(50):
+        write(full)
+    assert told() == ["ERROR"]
+    write(lambda: None)
+    assert told() == ["INFO"]
+    # What began to fail within the minute is told once that is over.
+    write(full)
+    assert told() == []
+    now_ns[0] *= 2
+    write(full)
+    assert told() == ["ERROR"]
+    counts = kind.counts.snapshot()
+    assert (counts["disk_full"], counts["stored"]) == (102, 51)
+
+
+def test_what_is_on_its_way_takes_room_until_it_is_put_or_given_up() -> None:
+    writer, kind = writer_without_thread(Disk(), 4 * RECORD_BYTES), collection()
+    assert writer.reserve(3 * RECORD_BYTES)
+    assert not writer.reserve(RECORD_BYTES + 1)
+    assert [writer.put(kind, 1, 1.0, Make()), writer.put(kind, 0, 1.0, Make())] == [False, True]
+    assert not writer.reserve(1)
+    writer.release(3 * RECORD_BYTES)
+    assert writer.put(kind, 2 * RECORD_BYTES, 1.0, Make())
+
+
 def test_a_closed_writer_counts_what_comes_too_late() -> None:
     writer = Writer(Disk(), 1 << 20)
     assert [writer.close(), writer.close()] == [True, True]
     kind = collection()
     assert not writer.put(kind, 1, 1.0, Make())
+    assert not writer.reserve(1)
     assert kind.counts.snapshot()["queue_full"] == 1
