@@ -12,18 +12,21 @@ from runtimes.batching.queue import Lane, Queue, T
 # A run may be expected to take so much of the time that is left; the rest is for the answer, and for surprises.
 DEADLINE_SHARE = 0.9
 # A smaller batch must keep so much of a larger one's pace, in rows a second.
-_PACE_KEPT = 0.75
+PACE_KEPT = 0.75
 
 
-def fit(queue: Queue[T], lane: Lane[T], starts_ns: int) -> tuple[int, int]:
+def fit(
+    queue: Queue[T], lane: Lane[T], starts_ns: int, rows_max: int = 0, pace_kept: float = PACE_KEPT
+) -> tuple[int, int]:
     """How many rows a new batch of this lane may have (0: any) that starts then, and when its run will end.
 
-    It stays as small as its first item's deadline asks, where that costs little of the pace; else that item is
-    dropped, and the next is the first. The last that waits is never dropped.
+    It has no more than `rows_max` in any case, where that is given. It stays as small as its first item's deadline
+    asks, where that keeps so much of the pace; else that item is dropped, and the next is the first. The last that
+    waits is never dropped.
     """
     cost = lane.cost
     while True:
-        rows = min(lane.load, cost.rows_cap)
+        rows = min(lane.load, rows_max or cost.rows_cap)
         run_ns = cost.run_ns(rows)
         first = lane.first()
         left_ns = DEADLINE_SHARE * (first.deadline_ns - starts_ns)
@@ -32,6 +35,6 @@ def fit(queue: Queue[T], lane: Lane[T], starts_ns: int) -> tuple[int, int]:
         fitting = cost.rows_within(left_ns)
         if fitting >= first.weight:
             fitting_ns = cost.run_ns(fitting)
-            if fitting * run_ns >= _PACE_KEPT * rows * fitting_ns:
+            if fitting * run_ns >= pace_kept * rows * fitting_ns:
                 return fitting, starts_ns + int(fitting_ns)
         queue.drop(lane, first)

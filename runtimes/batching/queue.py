@@ -162,9 +162,9 @@ class Queue(Generic[T]):
     def take(self, key: Hashable, room: int, ends_ns: int = 0, is_first: bool = False) -> list[T]:
         """The next items of a key that fit in `room`, in order of arrival; none overtakes one that does not fit.
 
-        A split request gives its next part and keeps its place until it has given the last. Items with a deadline up
-        to `ends_ns`, when the run is expected to end, are `drop`ped instead. A batch that is empty (`is_first`) gets
-        one item whatever it needs and whenever it is due.
+        A split request gives its next part and keeps its place until it has given the last. Items that fit and have a
+        deadline up to `ends_ns`, when the run is expected to end, are `drop`ped instead. A batch that is empty
+        (`is_first`) gets one item whatever it needs and whenever it is due.
         """
         lane = self.lanes.get(key)
         taken: list[T] = []
@@ -175,13 +175,13 @@ class Queue(Generic[T]):
         while items:
             item = items[0]
             if not item.done:
+                weight = item.weight
+                if weight > room and (taken or not is_first):
+                    break
                 deadline_ns = item.deadline_ns
                 if deadline_ns <= ends_ns and deadline_ns and (taken or not is_first):
                     before -= self.drop(lane, item)
                     continue
-                weight = item.weight
-                if weight > room and (taken or not is_first):
-                    break
                 room -= weight
                 lane.load -= weight
                 if item.split is None:

@@ -112,11 +112,16 @@ class Line:
         lane = self._queue.lanes[key]
         if not may_hand_over(len(out), out.untaken, workers, lane.load >= lane.cost.rows_cap):
             return []
-        if key == ALONE:
+        if key == ALONE or lane.waiting == 1:
             return self._queue.take(key, 1, is_first=True)
+        most = _fitting(lane, lane.cost.rows_cap)
+        if len(out) + 1 < workers:
+            # Who would be too late in this run is the first in another worker's: nobody is dropped for the pace.
+            rows_max, ends_ns = fit(self._queue, lane, now_ns, most, pace_kept=0.0)
+            return self._queue.take(key, _prompt(lane, rows_max or most, ends_ns), is_first=True)
         starts_ns = now_ns + int(out.work_ns / workers) if len(out) >= workers else now_ns
-        rows_max, ends_ns = fit(self._queue, lane, starts_ns) if lane.waiting > 1 else (0, 0)
-        room = _fitting(lane, rows_max or lane.cost.rows_cap, ends_ns)
+        rows_max, ends_ns = fit(self._queue, lane, starts_ns, most)
+        room = _fitting(lane, rows_max or most, ends_ns)
         return self._queue.take(key, room, ends_ns, is_first=True)
 
     def run_ns(self, requests: list[ScriptRequest]) -> float:
@@ -144,7 +149,20 @@ class Line:
                 return None
 
 
-def _fitting(lane: Lane[ScriptRequest], rows_max: int, ends_ns: int) -> int:
+def _prompt(lane: Lane[ScriptRequest], rows_max: int, ends_ns: int) -> int:
+    """How many of a lane's next requests come before one that is due before the run ends; the first is in it
+    whenever it is due."""
+    rows = 0
+    for request in lane.items:
+        if request.done:
+            continue
+        if rows == rows_max or (rows and 0 < request.deadline_ns <= ends_ns):
+            break
+        rows += 1
+    return rows
+
+
+def _fitting(lane: Lane[ScriptRequest], rows_max: int, ends_ns: int = 0) -> int:
     """How many of a lane's next requests travel together, without those that `Queue.take` drops, as they are due
     before the run ends; one does, whatever its size."""
     rows = size = 0

@@ -184,6 +184,14 @@ def test_who_would_be_late_leaves_but_never_the_first_of_a_batch() -> None:
     assert (queue.waiting, queue.rows, later.taken) == (0, 0, True)
 
 
+def test_who_has_no_room_in_a_batch_is_not_too_late_for_it() -> None:
+    first, second, later = item(2), item(2), item(1, deadline_ns=20)
+    queue = queue_of(first, second, later)
+    assert queue.take("a", ROWS_MAX, 25, True) == [first, second]
+    assert queue.late == []
+    assert queue.take("a", ROWS_MAX, 0, True) == [later]
+
+
 def test_a_batch_that_is_empty_takes_one_item_whatever_its_size() -> None:
     large, small = item(3), item(1)
     queue = queue_of(large, small)

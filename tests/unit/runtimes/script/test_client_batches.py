@@ -319,6 +319,59 @@ def test_who_would_be_late_behind_the_batch_is_dropped_early_for_those_behind() 
     room.close()
 
 
+def taught(workers: int, **ms_by_rows: float) -> Room:
+    """A room that knows what runs of so many rows take: `of_1=50.0`."""
+    room = made(workers=workers, limits=BatchLimits(batch_rows_max=8))
+    for _ in range(12):
+        for name, ms in ms_by_rows.items():
+            room.send_batch(int(name.removeprefix("of_")))
+            room.finish(ms=ms)
+    return room
+
+
+def test_who_would_be_late_in_a_batch_is_another_workers_that_is_idle() -> None:
+    room = taught(2, of_1=50.0, of_2=100.0)
+    first, short = room.send(within_ms=10_000), room.send(within_ms=70)
+    room.scheduler.settle()
+    _, parts = room.take_parcel(0)
+    assert [part.request_id for part in parts] == [first.serial]
+    _, parts = room.take_parcel(1)
+    assert [part.request_id for part in parts] == [short.serial]
+    assert (first.fault, short.fault) == (None, None)
+    room.client.close()
+    room.close()
+
+
+def test_nobody_is_dropped_for_the_pace_of_the_others_while_another_worker_is_idle() -> None:
+    room = taught(2, of_1=50.0, of_8=60.0)
+    short = room.send(within_ms=58)
+    others = [room.send(within_ms=10_000) for _ in range(7)]
+    room.scheduler.settle()
+    assert [part.request_id for part in room.take_parcel(0)[1]] == [short.serial, others[0].serial]
+    assert [part.request_id for part in room.take_parcel(1)[1]] == [one.serial for one in others[1:]]
+    assert short.fault is None
+    room.client.close()
+    room.close()
+
+
+def test_who_is_late_is_judged_by_the_run_that_large_bodies_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtimes.script.line.BATCH_BYTES_MAX", 100)
+    room = taught(1, of_1=10.0, of_2=20.0, of_4=100.0)
+    room.send_batch(1)
+    parcel, parts = room.take_parcel()
+    small, short = room.send(within_ms=10_000, body=b"x"), room.send(within_ms=60, body=b"x")
+    large = [room.send(within_ms=10_000, body=b"x" * 100) for _ in range(2)]
+    room.ran(parcel, 1, ms=10.0)
+    room.answer(parts[0].request_id)
+    room.scheduler.settle()
+    assert [part.request_id for part in room.finish()] == [small.serial, short.serial]
+    assert short.fault is None
+    for one in large:
+        assert [part.request_id for part in room.finish()] == [one.serial]
+    room.check_account()
+    room.close()
+
+
 def test_a_failed_batch_teaches_nothing_of_how_long_batches_take() -> None:
     room = made(limits=BatchLimits(batch_rows_max=8))
     room.send_batch(8)
