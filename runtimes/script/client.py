@@ -51,8 +51,11 @@ log = logging.getLogger(__name__)
 RECYCLE_AFTER_NS = 500_000_000
 # What has left the kernel and was not announced for so long is lost: a worker that lives says at once what it took.
 LOST_AFTER_NS = 1_000_000_000
-# So many frames are read in one turn of the loop, so that others get theirs.
-_FRAMES_A_TURN = 64
+# So many frames are read in one turn of the loop, so that others get theirs; and in so many turns, more than a reply
+# socket can hold (gateway/crew.py: 2 MiB with what the kernel adds, of which a datagram takes at least 768 bytes).
+_FRAMES_A_TURN, _TURNS_MAX = 64, 64
+# What cannot be read is told so often: the script may write to any descriptor of its process, as fast as it likes.
+_COMPLAIN_EVERY_NS = 60_000_000_000
 
 
 class _Counts:
@@ -109,6 +112,7 @@ class ScriptClient:
         self._wake: Timer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_blocked = False
+        self._unreadable = self._complain_ns = 0
         self._on_drained: list[Callable[[], None]] = []
         work.setblocking(False)
         replies.setblocking(False)
@@ -176,15 +180,16 @@ class ScriptClient:
 
     def worker_gone(self, worker: int) -> None:
         """The worker ended: what it had taken fails, once all that it sent is read."""
-        while self.read():
-            pass
+        self._after_reading(partial(self._bury, worker))
+
+    def _bury(self, worker: int) -> None:
         had = self._out.of(worker)
-        for parcel in had:
-            lost = self._out.drop(parcel)
-            self._observer.ran(len(lost), len(lost), self._scheduler.now_ns() - parcel.taken_ns, True)
+        if had is not None:
+            lost = self._out.drop(had)
+            self._observer.ran(len(lost), len(lost), self._scheduler.now_ns() - had.taken_ns, True)
             for request in lost:
                 self._fail(request, ModelFailed("the worker process ended while it ran the scoring script"))
-        if not had:
+        else:
             # It was idle, or had taken one and not said so yet; whoever still has one takes no other.
             self._out.doubt_next()
         self._suspect()
@@ -379,6 +384,14 @@ class ScriptClient:
 
     # From the workers.
 
+    def _after_reading(self, then: Callable[[], None], turns: int = _TURNS_MAX) -> None:
+        """Call it once all that workers have sent by now is read: at once where that is little. Nobody's turn is
+        taken for it; and no more is read for it than there can be by now, as a script may send without an end."""
+        if self.read() and turns:
+            self._scheduler.call_soon(partial(self._after_reading, then, turns - 1))
+        else:
+            then()
+
     def read(self) -> bool:
         """Read what workers have sent, some of it; whether there may be more."""
         for _ in range(_FRAMES_A_TURN):
@@ -386,12 +399,12 @@ class ScriptClient:
                 # By somebody's reply.
                 return False
             try:
-                frame = wire.receive(self._replies)
+                frame = wire.receive(self._replies, self._bound)
             except BlockingIOError:
                 break
             except (wire.BadFrame, OSError) as error:
-                # The script may write to any descriptor of its process. Its request fails at its deadline.
-                log.warning("%s: what a worker sent cannot be read: %s", self.name, error)
+                # If it was an answer, its request fails at its deadline.
+                self._complain(error)
                 continue
             if frame is None:
                 # Whoever keeps the pool has closed it, and closes this client next.
@@ -407,12 +420,24 @@ class ScriptClient:
         self._tidy()
         return False
 
+    def _bound(self, kind: int, request_id: int) -> int:
+        """Only what somebody is waiting for is mapped, once, so a script keeps nobody busy with it."""
+        return wire.RESULT_BYTES_MAX if kind == wire.ANSWER and request_id in self._out.requests else 0
+
+    def _complain(self, error: Exception) -> None:
+        self._unreadable += 1
+        now_ns = self._scheduler.now_ns()
+        if now_ns >= self._complain_ns:
+            self._complain_ns = now_ns + _COMPLAIN_EVERY_NS
+            text = "%s: what a worker sent cannot be read: %s; %d such frames so far"
+            log.warning(text, self.name, error, self._unreadable)
+
     def _heard(self, frame: wire.Frame) -> None:
         """`taken` and `ran` are about a parcel, the others about one request; what is not out is nobody's now."""
         parcel = self._out.parcels.get(frame.request_id)
         request = self._out.requests.get(frame.request_id)
         match frame.kind:
-            case wire.TAKEN if parcel is not None:
+            case wire.TAKEN if parcel is not None and not parcel.is_taken:
                 self._taken(parcel, frame.worker)
             case wire.RAN if parcel is not None:
                 self._ran(parcel, frame.head)
@@ -425,7 +450,10 @@ class ScriptClient:
                     self._expire(request, self._scheduler.now_ns())
 
     def _taken(self, parcel: Parcel, worker: int) -> None:
-        self._out.take(parcel, worker, self._scheduler.now_ns())
+        lost = self._out.take(parcel, worker, self._scheduler.now_ns())
+        if lost is not None:
+            for request in self._out.drop(lost):
+                self._fail(request, ModelFailed("the worker's answer was lost: this process did not read it in time"))
         for request in parcel.requests:
             if request.done and request.parcel is parcel:
                 self._watch(request)
@@ -532,8 +560,20 @@ class ScriptClient:
             self._scheduler.call_at(request.deadline_ns + RECYCLE_AFTER_NS, partial(self._report, request))
 
     def _report(self, request: ScriptRequest) -> None:
-        if request.parcel is not None:
-            self._recycle(self.spec.pool, request.worker, request.parcel.serial)
+        parcel = request.parcel
+        if parcel is None:
+            return
+        self._recycle(self.spec.pool, request.worker, parcel.serial)
+        if all(one.deadline_ns for one in parcel.requests):
+            last_ns = max(one.deadline_ns for one in parcel.requests)
+            self._scheduler.call_at(last_ns + RECYCLE_AFTER_NS, partial(self._release, parcel))
+
+    def _release(self, parcel: Parcel) -> None:
+        """Its worker does not run it any more: it is being ended, or it has answered and the answer is lost."""
+        if parcel.serial in self._out.parcels:
+            self._out.doubt(parcel)
+            self._pump()
+            self._tidy()
 
     def _suspect(self) -> None:
         """Of what is handed over now, something may be with nobody."""
@@ -559,10 +599,11 @@ class ScriptClient:
 
     def _find_lost(self, when_ns: int) -> None:
         """Fail what is lost: a worker ended, or could not read it, before it said that it had taken it."""
-        self._look_timer = None
         # What has been announced meanwhile is not lost.
-        while self.read():
-            pass
+        self._after_reading(partial(self._fail_lost, when_ns))
+
+    def _fail_lost(self, when_ns: int) -> None:
+        self._look_timer = None
         # As in `_woken`: a timer may be early.
         now_ns = max(self._scheduler.now_ns(), when_ns)
         for parcel in self._out.silent(self._suspect_until):

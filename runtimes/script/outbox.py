@@ -19,8 +19,8 @@ from runtimes.script.worker_lib.igw_worker.parcel import Part, pack
 class Parcel:
     """`left`: how many of its requests the worker is not done with. `run_ns`: what its run is expected to take.
 
-    `is_doubted`: perhaps nobody has it. `gone_ns`: since when it is known to be out of the kernel, while no worker
-    has said that it took it; 0: it is not known.
+    `is_doubted`: perhaps nobody has it any more. `gone_ns`: since when it is known to be out of the kernel, while no
+    worker has said that it took it; 0: it is not known.
     """
 
     __slots__ = ("gone_ns", "is_doubted", "left", "requests", "run_ns", "serial", "taken_ns", "worker")
@@ -44,17 +44,19 @@ class Outbox:
     """`requests` by their numbers, `parcels` by theirs. `untaken`: the parcels that no worker is known to have.
 
     A parcel that is doubted counts neither in `untaken` nor in `len`: it shows nothing of how busy the workers are,
-    and one that is lost must not hold back others until it is known to be.
+    and one that is lost, or whose answer is, must not hold back others until it is known to be.
 
     `announced`: the highest number of a parcel that a worker is known to have had. The kernel keeps the order, so
     what was sent before it is not there any more.
     """
 
-    __slots__ = ("announced", "doubted", "parcels", "requests", "untaken", "work_ns")
+    __slots__ = ("_had", "announced", "doubted", "parcels", "requests", "untaken", "work_ns")
 
     def __init__(self) -> None:
         self.requests: dict[int, ScriptRequest] = {}
         self.parcels: dict[int, Parcel] = {}
+        # What each worker took last, while it is out.
+        self._had: dict[int, Parcel] = {}
         self.untaken = self.doubted = 0
         self.announced = 0
         self.work_ns = 0.0
@@ -87,13 +89,17 @@ class Outbox:
         self.untaken += 1
         self.work_ns += parcel.run_ns
 
-    def take(self, parcel: Parcel, worker: int, now_ns: int) -> None:
-        """A worker has it."""
+    def take(self, parcel: Parcel, worker: int, now_ns: int) -> Parcel | None:
+        """A worker has it. Given back is what it had before, which it is done with though not all is answered: it has
+        one at a time and its words come in order, so the rest is lost."""
+        before = self._had.get(worker)
+        self._had[worker] = parcel
         self._settle(parcel)
         self.announced = max(self.announced, parcel.serial)
         parcel.worker, parcel.taken_ns = worker, now_ns
         for request in parcel.requests:
             request.worker, request.taken_ns = worker, now_ns
+        return before
 
     def forget(self, request: ScriptRequest) -> None:
         """Neither the kernel nor a worker has it any more."""
@@ -115,9 +121,9 @@ class Outbox:
         return lost
 
     def doubt(self, parcel: Parcel) -> None:
-        if not (parcel.is_taken or parcel.is_doubted):
+        if not parcel.is_doubted:
             parcel.is_doubted = True
-            self.untaken -= 1
+            self.untaken -= not parcel.is_taken
             self.doubted += 1
 
     def doubt_next(self) -> None:
@@ -131,11 +137,11 @@ class Outbox:
         """Those up to this number that no worker is known to have."""
         return [one for one in self.parcels.values() if one.serial <= until and not one.is_taken]
 
-    def of(self, worker: int) -> list[Parcel]:
-        return [one for one in self.parcels.values() if one.worker == worker]
+    def of(self, worker: int) -> Parcel | None:
+        return self._had.get(worker)
 
     def running(self) -> Iterator[Parcel]:
-        return (one for one in self.parcels.values() if one.is_taken)
+        return (one for one in self._had.values() if not one.is_doubted)
 
     def close(self) -> list[ScriptRequest]:
         """All that is out, which is forgotten."""
@@ -144,6 +150,7 @@ class Outbox:
             request.parcel = None
         self.requests.clear()
         self.parcels.clear()
+        self._had.clear()
         self.untaken = self.doubted = 0
         return requests
 
@@ -157,6 +164,8 @@ class Outbox:
 
     def _leave(self, parcel: Parcel) -> None:
         del self.parcels[parcel.serial]
+        if self._had.get(parcel.worker) is parcel:
+            del self._had[parcel.worker]
         self._settle(parcel)
         # Sums of fractions do not come back to nothing by themselves.
         self.work_ns = self.work_ns - parcel.run_ns if self.parcels else 0.0

@@ -153,6 +153,31 @@ def test_a_memory_file_that_could_be_cut_short_is_never_mapped(pair: Pair, size:
     assert open_descriptors() == before
 
 
+def test_no_more_is_mapped_than_the_reader_expects(pair: Pair) -> None:
+    """A file has any size at no cost; mapping it would make each of its pages."""
+    before = open_descriptors()
+    size = 1 << 40
+    descriptor = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, size)
+    fcntl.fcntl(descriptor, 1033, 2)
+    socket.send_fds(pair[0], [HEADER.pack(3, 1, 1, 0, size, 7, 0, 0, 0)], [descriptor])
+    os.close(descriptor)
+    asked: list[tuple[int, int]] = []
+
+    def bound(kind: int, request_id: int) -> int:
+        asked.append((kind, request_id))
+        return wire.RESULT_BYTES_MAX
+
+    with pytest.raises(wire.BadFrame, match=f"a body of {size} bytes, where at most {wire.RESULT_BYTES_MAX} are"):
+        wire.receive(pair[1], bound)
+    assert set(asked) == {(wire.ANSWER, 7)}
+    assert open_descriptors() == before
+    wire.send(pair[0], wire.ANSWER, request_id=7, body=b"x" * 100_000)
+    frame = wire.receive(pair[1], bound)
+    assert frame is not None
+    assert len(frame.body) == 100_000
+
+
 def test_other_descriptors_and_more_than_one_are_refused_and_closed(pair: Pair) -> None:
     before = open_descriptors()
     for count in (1, 2, 5):

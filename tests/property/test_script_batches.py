@@ -1,18 +1,19 @@
 """Batches for run_batch(), whatever callers, deadlines and workers do: none is lost, doubled, swapped or run in vain.
 
 The workers are played as real ones behave: each takes one frame at a time, answers its requests one by one, tells
-some that they are too late, or dies at any moment, also before it has said what it took.
+some that they are too late, drops an answer that its scorer does not read, or dies at any moment, also before it has
+said what it took.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtimes.errors import Overloaded
-from runtimes.script.client import LOST_AFTER_NS
+from runtimes.script.client import LOST_AFTER_NS, RECYCLE_AFTER_NS
 from runtimes.script.request import ScriptRequest
 from runtimes.script.worker_lib.igw_worker import wire
 from runtimes.script.worker_lib.igw_worker.parcel import Part, unpack
@@ -23,6 +24,7 @@ from tests.support.virtual import MS
 ROWS_MAX = 4
 DELAY_MS = 5
 WORKERS = 2
+LONGEST_MS = 1000
 
 
 class Played:
@@ -44,6 +46,8 @@ class World:
         self.run: list[bytes] = []
         # What a worker took with it and had not announced.
         self.swallowed: set[bytes] = set()
+        # Whose answer was dropped.
+        self.unheard: set[bytes] = set()
 
     def send(self, method: str, within_ms: int) -> None:
         request = self.room.request(within_ms, body=b"%d" % len(self.requests), method=method)
@@ -111,6 +115,14 @@ class World:
         if not worker.parts:
             worker.frame = None
 
+    def drop(self, which: int) -> None:
+        """The next answer of a worker is lost. As in a gateway, each request has a deadline then."""
+        worker = self.workers[which % WORKERS]
+        if worker.parts and all(one.deadline_ns for one in self.requests):
+            self.unheard.add(bytes(worker.parts.pop(0).body))
+            if not worker.parts:
+                worker.frame = None
+
     def die(self, which: int, in_silence: bool) -> None:
         """A worker ends, perhaps before it could say what it took; another one takes its place."""
         worker = self.workers[which % WORKERS]
@@ -122,12 +134,16 @@ class World:
         self.next_worker += 1
 
     def finish(self) -> None:
-        """Workers that live go on until nothing is left. What is lost holds up nothing, and is told soon after."""
+        """Workers that live go on until nothing is left. What is lost holds up nothing, and is told soon after; whose
+        answer is lost holds back others until his deadline."""
         self.work_on()
+        if self.unheard:
+            self.advance(LONGEST_MS + RECYCLE_AFTER_NS // MS)
+            self.work_on()
         probe = self.room.send(200, body=b"probe")
         self.work_on()
         assert probe.answer is not None
-        assert all(one.done or one.body in self.swallowed for one in self.requests)
+        assert all(one.done or one.body in self.swallowed | self.unheard for one in self.requests)
         assert 40 * DELAY_MS * MS < LOST_AFTER_NS
         self.advance(3 * LOST_AFTER_NS // MS)
 
@@ -151,11 +167,14 @@ class World:
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("send"), st.sampled_from(["POST", "POST", "POST", "GET"]), st.sampled_from([0, 3, 20, 1000])),
+    st.tuples(
+        st.just("send"), st.sampled_from(["POST", "POST", "POST", "GET"]), st.sampled_from([0, 3, 20, LONGEST_MS])
+    ),
     st.tuples(st.just("cancel"), st.integers(0, 40)),
     st.tuples(st.just("advance"), st.integers(0, 12)),
     st.tuples(st.just("take"), st.integers(0, 1)),
     st.tuples(st.just("answer"), st.integers(0, 1), st.sampled_from([False, False, False, True])),
+    st.tuples(st.just("drop"), st.integers(0, 1)),
     st.tuples(st.just("die"), st.integers(0, 1), st.booleans()),
 )
 LIMITS = st.builds(
@@ -168,6 +187,10 @@ LIMITS = st.builds(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(limits=LIMITS, steps=st.lists(STEPS, max_size=80))
+@example(
+    limits=BatchLimits(batch_rows_max=ROWS_MAX),
+    steps=[("send", "POST", 20), ("take", 0), ("send", "POST", 20), ("take", 1), ("drop", 0), ("drop", 1)],
+)
 def test_nothing_is_lost_doubled_swapped_or_run_in_vain(limits: BatchLimits, steps: list[tuple[Any, ...]]) -> None:
     world = World(limits)
     try:

@@ -38,7 +38,6 @@ from .shims import finder
 
 START_FAILED = 3
 UNREADABLE = 4
-_MAX_RESULT_BYTES = 100 * 1024 * 1024
 _REPLY_S = 5.0
 _ORPHAN_S = 10.0
 
@@ -52,7 +51,7 @@ class Config:
         self.scoring_script = str(values["scoring_script"])
         self.server_version = str(values.get("server_version") or "")
         self.log_level = str(values.get("log_level") or os.environ.get("AZUREML_LOG_LEVEL") or "INFO")
-        self.max_result_bytes = int(values.get("max_result_bytes") or _MAX_RESULT_BYTES)
+        self.max_result_bytes = int(values.get("max_result_bytes") or wire.RESULT_BYTES_MAX)
         self.work = _socket(values["work_fd"])
         self.control = _socket(values["control_fd"])
         self.replies = [_socket(number) for number in values["reply_fds"]]

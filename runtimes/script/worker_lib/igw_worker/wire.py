@@ -7,7 +7,8 @@ Units: *_ns monotonic nanoseconds, the same in all processes of the machine; len
 Errors: BlockingIOError when the socket is full (nothing was sent) or empty; BadFrame for what the other side should
 not have sent, its descriptors closed; None from `receive` when the other side is gone. Neither call ever blocks.
 Trust: a worker runs code of the user. A memory file is only mapped when it is sealed against shrinking: without, its
-sender could cut it short and so kill the process that reads it.
+sender could cut it short and so kill the process that reads it. Nor is more mapped than the reader allows: a file has
+any size at no cost, until it is mapped and each of its pages is made.
 """
 
 import errno
@@ -18,7 +19,7 @@ import os
 import socket
 import struct
 import threading
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 # A PARCEL is many requests in one frame (parcel.py); RAN: a run of some of them has ended.
 REQUEST, TAKEN, ANSWER, EXPIRED, PARCEL, RAN = 1, 2, 3, 4, 5, 6
@@ -26,8 +27,12 @@ _NAMES = ("", "REQUEST", "TAKEN", "ANSWER", "EXPIRED", "PARCEL", "RAN")
 INLINE_BYTES = 16 * 1024
 # A request's head and target are bounded by the listener at 24 KiB together; JSON at most doubles them.
 HEAD_BYTES_MAX = 64 * 1024
+# The body of an answer; the host refuses a larger result.
+RESULT_BYTES_MAX = 100 * 1024 * 1024
 
 Body = Union[bytes, bytearray, memoryview]
+# The most bytes that a body in a memory file may have, by its frame's kind and request.
+Bound = Callable[[int, int], int]
 
 _VERSION = 1
 _IN_MEMORY_FILE = 1
@@ -124,8 +129,10 @@ def _send_in_memory_file(sock: socket.socket, datagram: bytes, body: Body) -> No
         os.close(descriptor)
 
 
-def receive(sock: socket.socket) -> Optional[Frame]:
-    """The next frame; None when the other side is gone. A large body is a view of mapped memory, released with it."""
+def receive(sock: socket.socket, bound: Optional[Bound] = None) -> Optional[Frame]:
+    """The next frame; None when the other side is gone. A large body is a view of mapped memory, released with it.
+
+    `bound`: without, the sender is trusted."""
     try:
         room = _room()
         size, ancillary, _, _ = sock.recvmsg_into((room,), _ONE_DESCRIPTOR, _RECEIVE_FLAGS)
@@ -133,7 +140,7 @@ def receive(sock: socket.socket) -> Optional[Frame]:
         return None
     descriptors = _descriptors(ancillary) if ancillary else []
     try:
-        return _parse(room[:size], descriptors) if size else None
+        return _parse(room[:size], descriptors, bound) if size else None
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -157,7 +164,7 @@ def _descriptors(ancillary: List[Any]) -> List[int]:
     return found
 
 
-def _parse(datagram: memoryview, descriptors: List[int]) -> Frame:
+def _parse(datagram: memoryview, descriptors: List[int], bound: Optional[Bound]) -> Frame:
     if len(datagram) < _HEADER.size:
         raise BadFrame(f"a frame of {len(datagram)} bytes; its header alone has {_HEADER.size}")
     kind, version, flags, head_size, size, request_id, worker, scorer, deadline_ns = _HEADER.unpack_from(datagram)
@@ -167,6 +174,8 @@ def _parse(datagram: memoryview, descriptors: List[int]) -> Frame:
     body_at = _HEADER.size + head_size
     if len(datagram) != body_at + (0 if in_file else size):
         raise BadFrame(f"a frame of {len(datagram)} bytes whose header tells of {head_size} and {size}")
+    if in_file and bound is not None and size > bound(kind, request_id):
+        raise BadFrame(f"a body of {size} bytes, where at most {bound(kind, request_id)} are expected")
     head = _head(bytes(datagram[_HEADER.size : body_at])) if head_size else {}
     body = _mapped(descriptors, size) if in_file else bytes(datagram[body_at:])
     return Frame(kind, request_id, worker, scorer, deadline_ns, head, body)

@@ -448,6 +448,127 @@ def test_frames_are_read_a_bounded_number_at_a_time(room: Room) -> None:
     assert room.client.read() is False
 
 
+class Flooded:
+    """A reply socket that a script fills as fast as it is read; `first`: what lies in it before."""
+
+    def __init__(self, room: Room, *first: bytes) -> None:
+        self.read = 0
+        self._room = room
+        self._replies = room.client._replies
+        self._first = list(first)
+
+    def recvmsg_into(self, buffers: tuple[memoryview], *_: int) -> tuple[int, list[object], int, None]:
+        self.read += 1
+        data = self._first.pop(0) if self._first else b"x"
+        buffers[0][: len(data)] = data
+        return len(data), [], 0, None
+
+    def fileno(self) -> int:
+        return self._replies.fileno()
+
+    def close(self) -> None:
+        self._replies.close()
+
+
+def flood(room: Room, monkeypatch: pytest.MonkeyPatch, *first: bytes) -> Flooded:
+    flooded = Flooded(room, *first)
+    monkeypatch.setattr(room.client, "_replies", flooded)
+    return flooded
+
+
+def test_a_flood_of_what_is_no_frame_takes_nobodys_turn_when_a_worker_dies(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [room.send(within_ms=60_000), room.send(within_ms=60_000)]
+    room.take(worker=0)
+    flooded = flood(room, monkeypatch)
+    room.client.worker_gone(0)
+    assert flooded.read == client_module._FRAMES_A_TURN
+    assert room.replied == []
+    room.scheduler.tick()
+    assert flooded.read == 2 * client_module._FRAMES_A_TURN
+    room.scheduler.settle()
+    assert room.replied == requests[:1]
+    # What the other worker has taken in silence is found to be lost, flood or not.
+    assert room.receive() is not None
+    room.client.worker_gone(1)
+    room.scheduler.advance(3 * LOST_AFTER_NS)
+    assert room.replied == requests
+
+
+def test_an_answer_behind_all_that_a_reply_socket_holds_counts_though_its_worker_is_dead(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = room.send(within_ms=60_000)
+    serial = room.take(worker=0)
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        wire.send(one, wire.ANSWER, request_id=serial, head={"status": 200})
+        answer = other.recv(1000)
+    # The kernel doubles the MiB that a crew asks for, and counts at least 768 bytes for a datagram.
+    flood(room, monkeypatch, *[b"x"] * (2 * 1024 * 1024 // 768), answer)
+    room.client.worker_gone(0)
+    room.scheduler.settle()
+    assert room.replied == [request]
+    assert request.fault is None
+
+
+def test_what_cannot_be_read_is_told_now_and_then(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    room.send()
+    for _ in range(100):
+        room.replies.send(b"nonsense")
+    while room.client.read():
+        pass
+    assert len(caplog.records) == 1
+    room.scheduler.advance(60_000 * MS)
+    room.replies.send(b"nonsense")
+    room.client.read()
+    assert "101 such frames so far" in caplog.text
+
+
+def test_a_large_body_is_mapped_only_where_somebody_waits_for_it(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = room.send()
+    serial = room.take()
+    for kind, number in ((wire.ANSWER, serial + 1), (wire.RAN, serial)):
+        wire.send(room.replies, kind, request_id=number, body=b"x" * 100_000)
+        room.client.read()
+    assert "a body of 100000 bytes, where at most 0 are expected" in caplog.text
+    wire.send(room.replies, wire.ANSWER, request_id=serial, head={"status": 200}, body=b"x" * 100_000)
+    room.client.read()
+    assert request.answer is not None
+    assert len(request.answer.body) == 100_000
+    assert room.client._bound(wire.ANSWER, room.send().serial) == wire.RESULT_BYTES_MAX
+
+
+def test_a_worker_that_takes_another_has_lost_the_answer_that_has_not_come(room: Room) -> None:
+    first, second = room.send(within_ms=60_000), room.send(within_ms=60_000)
+    room.take(worker=0)
+    room.take(worker=0)
+    assert room.replied == [first]
+    assert isinstance(first.fault, ModelFailed)
+    assert "lost" in str(first.fault)
+    assert room.client.status().busy == 1
+    # The second is lost too, and holds back nobody either.
+    third = room.send(within_ms=60_000)
+    serial = room.take(worker=0)
+    assert room.replied == [first, second]
+    room.answer(serial)
+    assert third.fault is None
+    assert room.client.status().busy == 0
+
+
+def test_what_was_taken_is_not_taken_by_another(room: Room) -> None:
+    first, second = room.send(), room.send()
+    serials = room.take(worker=0), room.take(worker=1)
+    room.say(wire.TAKEN, serials[0], worker=1)
+    assert room.replied == []
+    for serial in serials:
+        room.answer(serial)
+    assert room.replied == [first, second]
+
+
 def test_the_status_tells_what_runs_and_who_waits_longest(room: Room) -> None:
     room.send()
     room.scheduler.advance(5 * MS)

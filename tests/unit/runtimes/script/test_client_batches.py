@@ -11,6 +11,7 @@ from runtimes.script.client import LOST_AFTER_NS, RECYCLE_AFTER_NS
 from runtimes.script.line import BATCH_BYTES_MAX
 from runtimes.script.spec import ScriptSpec
 from runtimes.script.worker_lib.igw_worker import wire
+from runtimes.script.worker_lib.igw_worker.parcel import unpack
 from runtimes.spec import BatchLimits
 from tests.support.script_room import Room
 from tests.support.virtual import MS
@@ -68,7 +69,9 @@ def test_a_full_batch_is_sent_ahead_and_the_next_one_is_not(room: Room) -> None:
     room.take_parcel()
     room.send_batch(ROWS_MAX)
     room.send_batch(ROWS_MAX)
-    assert len(room.take_parcel()[1]) == ROWS_MAX
+    frame = room.receive()
+    assert frame is not None
+    assert len(unpack(frame.body)) == ROWS_MAX
     assert room.receive() is None
 
 
@@ -273,6 +276,40 @@ def test_a_worker_that_runs_on_is_reported_with_the_number_of_its_batch(room: Ro
     room.finish(7)
     room.scheduler.advance(20 * MS + RECYCLE_AFTER_NS)
     assert len(room.recycled) == 2
+
+
+def test_a_batch_whose_answer_was_lost_holds_back_the_next_until_its_last_deadline_only() -> None:
+    room = made()
+    lost, other = room.send(within_ms=10), room.send(within_ms=300)
+    room.scheduler.settle()
+    _, parts = room.take_parcel()
+    room.answer(parts[1].request_id)
+    room.scheduler.advance(10 * MS)
+    assert room.replied == [other, lost]
+    waiting = room.send_batch(1, within_ms=5000)
+    room.scheduler.advance(300 * MS + RECYCLE_AFTER_NS)
+    assert waiting[0].is_sent
+    assert room.client.status().busy == 0
+    room.finish()
+    assert waiting[0].fault is None
+    # What the worker took since shows that the other is lost.
+    assert (room.client._out.parcels, len(room.client._out), room.client._out.untaken) == ({}, 0, 0)
+    room.check_account()
+    room.close()
+
+
+def test_a_close_forgets_what_was_reported() -> None:
+    room = made()
+    for within_ms in (10, 300):
+        room.send(within_ms=within_ms)
+    room.scheduler.settle()
+    room.take_parcel()
+    room.scheduler.advance(10 * MS + RECYCLE_AFTER_NS)
+    assert len(room.recycled) == 1
+    room.client.close()
+    room.scheduler.run_out()
+    assert len(room.client._out) == 0
+    room.close()
 
 
 def test_a_queue_delay_holds_a_batch_until_it_is_over_or_full() -> None:
