@@ -3,7 +3,8 @@
 Why: a change is two-phase (prepare, commit) and metrics are summed in one place; both need typed messages, and live
 runtimes never travel. Either side calls the other: a call carries a number, its answer repeats it.
 Units: frames of a 4-byte big-endian length and that many bytes of MessagePack; at most FRAME_BYTES_MAX.
-Errors: ChannelClosed when the other side is gone; RemoteFailed when it answered with a failure.
+Errors: ChannelClosed when the other side is gone; RemoteFailed when it answered with a failure; TooLarge for what the
+other side would not read, which is not sent.
 """
 
 from __future__ import annotations
@@ -224,6 +225,10 @@ class RemoteFailed(Exception):
     """The other end answered with a failure; the text is its reason."""
 
 
+class TooLarge(RemoteFailed):
+    """The message has more bytes than a frame may have: nothing was sent, and the other end goes on."""
+
+
 class ScorerDied(Exception):
     """A scorer process ended while it was needed."""
 
@@ -260,7 +265,7 @@ class Channel:
         return cls(reader, writer, handler)
 
     async def call(self, message: Message, timeout_s: float | None = None) -> Message:
-        """Send and wait for the answer. Errors: ChannelClosed, RemoteFailed, TimeoutError."""
+        """Send and wait for the answer. Errors: ChannelClosed, RemoteFailed, TooLarge, TimeoutError."""
         if self._closed:
             raise ChannelClosed("the channel is closed")
         number = next(self._numbers)
@@ -316,9 +321,19 @@ class Channel:
         except Exception as error:
             log.exception("%s failed", type(frame.message).__name__)
             reply = Failed(f"{type(error).__name__}: {error}")
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             self._send(Frame(next(self._numbers), frame.number, reply))
+        except TooLarge as error:
+            log.error("an answer is not sent: %s", error)
+            self._send(Frame(next(self._numbers), frame.number, Failed(str(error))))
 
     def _send(self, frame: Frame) -> None:
         payload = self._encoder.encode(frame)
+        if len(payload) > FRAME_BYTES_MAX:
+            name = type(frame.message).__name__
+            raise TooLarge(
+                f"{name} of {len(payload)} bytes; a message between processes has at most {FRAME_BYTES_MAX}"
+            )
         self._writer.write(len(payload).to_bytes(4, "big") + payload)

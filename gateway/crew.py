@@ -35,7 +35,7 @@ from gateway import launcher, proc, sandbox
 from gateway.liveness import Liveness, Move, Probe
 from gateway.log_stream import Lines
 from gateway.worker_log import WorkerLog
-from runtimes import WORKER_LIB, now_ns, worker_state
+from runtimes import WORKER_LIB, now_ns, worker_state, worker_swagger
 
 log = logging.getLogger(__name__)
 
@@ -291,28 +291,27 @@ class Worker:
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
-        events, self._control = await asyncio.open_unix_connection(sock=ours, limit=EVENT_BYTES_MAX)
-        plan_fd = os.memfd_create("plan", os.MFD_CLOEXEC)
-        # Not asyncio's own pipe: with that, a process has not ended before everything that it started has.
-        read_fd, output_fd = os.pipe()
-        os.set_blocking(read_fd, False)
-        self._pipe = io.FileIO(read_fd)
-        self._reading = asyncio.create_task(self._keep_output(self._pipe))
-        try:
-            with theirs:
-                os.write(plan_fd, json.dumps(self._plan(theirs.fileno())).encode())
-                self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-I", "-S", str(Path(launcher.__file__)), str(plan_fd)),
-                    pass_fds=(*self._sockets.of_worker(), theirs.fileno(), plan_fd),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output_fd,
-                    stderr=output_fd,
-                    env={},
-                    start_new_session=True,
-                )
-        finally:
-            os.close(plan_fd)
-            os.close(output_fd)
+        with contextlib.ExitStack() as given:
+            given.enter_context(theirs)
+            events, self._control = await asyncio.open_unix_connection(sock=ours, limit=EVENT_BYTES_MAX)
+            plan_fd = os.memfd_create("plan", os.MFD_CLOEXEC)
+            given.callback(os.close, plan_fd)
+            # Not asyncio's own pipe: with that, a process has not ended before everything that it started has.
+            read_fd, output_fd = os.pipe()
+            given.callback(os.close, output_fd)
+            self._pipe = io.FileIO(read_fd)
+            os.set_blocking(read_fd, False)
+            self._reading = asyncio.create_task(self._keep_output(self._pipe))
+            os.write(plan_fd, json.dumps(self._plan(theirs.fileno())).encode())
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(Path(launcher.__file__)), str(plan_fd)),
+                pass_fds=(*self._sockets.of_worker(), theirs.fileno(), plan_fd),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output_fd,
+                stderr=output_fd,
+                env={},
+                start_new_session=True,
+            )
         return events
 
     def _plan(self, control_fd: int) -> dict[str, Any]:
@@ -362,6 +361,7 @@ class Worker:
 
     async def _hear(self, events: asyncio.StreamReader) -> Ready:
         """Its first word. The script may write to this socket too, so nothing of it is believed unseen."""
+        is_told = False
         while line := await self._line(events):
             match _first_word(line):
                 case Ready() as ready:
@@ -370,6 +370,10 @@ class Worker:
                     await self._last_words()
                     failed.log = self._tail()
                     raise failed
+            if not is_told:
+                is_told = True
+                text = "%s worker %d wrote to its control socket what is no word of its host"
+                log.warning(text, self._spec.pool, self.slot)
             # A host says nothing else; whoever does is not read any faster than its output.
             await asyncio.sleep(OUTPUT_EVERY_S * (1 + len(line) // OUTPUT_CHUNK))
         assert self._process is not None
@@ -659,6 +663,9 @@ class Crew:
             worker.restarts += 1
             try:
                 await worker.start()
+                if worker not in self._workers:
+                    # It became one too many before there was a process to be told.
+                    worker.stop_soon()
             except CrewFailed as error:
                 worker.reason = str(error)
                 log.error("%s worker %d could not be replaced: %s", self.spec.pool, worker.slot, error)
@@ -688,12 +695,17 @@ def _first_word(line: bytes) -> Ready | CrewFailed | None:
         swagger = event.get("swagger")
         documents = swagger if isinstance(swagger, dict) else {}
         return Ready(
-            swagger={str(version): str(text) for version, text in documents.items()},
+            swagger={version: text for version, text in documents.items() if _is_document(version, text)},
             batches=event.get("batches") is True,
         )
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        log.warning("what a worker wrote to its control socket is no word of its host: %s", type(error).__name__)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def _is_document(version: str, text: Any) -> bool:
+    """As its host writes them: of a known version, in ASCII, and not too large."""
+    is_known = version in worker_swagger.VERSIONS and isinstance(text, str)
+    return is_known and text.isascii() and len(text) <= worker_swagger.DOCUMENT_BYTES_MAX
 
 
 async def _readable(fd: int) -> None:

@@ -21,6 +21,7 @@ from runtimes.script.client import ScriptClient
 from runtimes.script.request import ScriptAnswer, ScriptRequest
 from runtimes.script.spec import ALONE_REASON, ScriptSpec
 from runtimes.script.worker_lib.igw_worker import state as worker_state
+from runtimes.script.worker_lib.igw_worker import swagger as worker_swagger
 from runtimes.session import Session
 from runtimes.signature import Signature, TensorSpec
 from runtimes.spec import (
@@ -80,4 +81,5 @@ __all__ = [
     "same_but_capacity",
     "thread_ns",
     "worker_state",
+    "worker_swagger",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import io
 import itertools
@@ -12,6 +13,7 @@ import signal
 import struct
 import sys
 import termios
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,9 @@ from gateway import crew
 from gateway.crew import Crew, CrewFailed, CrewSpec, Ready, Sockets, Worker
 from gateway.crews import Crews
 from gateway.liveness import Probe
+from runtimes import worker_swagger
 from tests.support.crews import ECHO, Pool, crew_spec, pool, until
+from tests.support.waiting import PATIENCE_S
 
 LOOK = """
 import json, os, resource, sys, tempfile
@@ -241,6 +245,33 @@ def test_a_pool_grows_and_shrinks_and_keeps_who_stays(tmp_path: Path) -> None:
     told(crew_spec(tmp_path, ECHO), story)
 
 
+def test_a_worker_that_is_one_too_many_before_its_process_is_there_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tmp = Worker._make_tmp
+    is_making, may_make = threading.Event(), threading.Event()
+
+    def slowly(self: Worker) -> None:
+        if self.restarts:
+            is_making.set()
+            may_make.wait(PATIENCE_S)
+        make_tmp(self)
+
+    monkeypatch.setattr(Worker, "_make_tmp", slowly)
+
+    async def story(made: Pool) -> None:
+        stays, goes = made.pids
+        os.kill(goes, signal.SIGKILL)
+        await until(is_making.is_set, "it is being replaced", PATIENCE_S)
+        await made.crew.resize(1)
+        may_make.set()
+        await until(lambda: not made.crew._keeping.get(1), "it ends", PATIENCE_S)
+        assert made.pids == [stays]
+        assert len(made.gone) == 2
+
+    told(crew_spec(tmp_path, ECHO, workers=2), story)
+
+
 def test_a_growth_that_fails_leaves_the_pool_as_it_was(tmp_path: Path) -> None:
     flag = tmp_path / "broken"
     script = breakable(flag, "return 1")
@@ -449,6 +480,43 @@ def test_the_table_of_what_runs_keeps_its_size(worker: Worker, size: int) -> Non
 )
 def test_what_is_no_word_of_a_host_is_passed_over(line: bytes) -> None:
     assert crew._first_word(line) is None
+
+
+def test_words_of_no_host_are_told_once(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crew, "OUTPUT_EVERY_S", 0.0)
+
+    async def story() -> Ready:
+        events = asyncio.StreamReader()
+        events.feed_data(b"nonsense\n" * 100 + b'{"event": "ready"}\n')
+        return await worker._hear(events)
+
+    assert asyncio.run(story()) == Ready(swagger={})
+    assert [one.getMessage() for one in caplog.records] == [
+        "blue#1 worker 0 wrote to its control socket what is no word of its host"
+    ]
+
+
+def test_of_the_documents_of_a_script_only_those_are_taken_that_its_host_would_send() -> None:
+    largest = worker_swagger.DOCUMENT_BYTES_MAX
+    documents = {"2": "x" * largest, "3": "x" * (largest + 1), "3.1": "\ud800", "4": "{}"}
+    ready = crew._first_word(json.dumps({"event": "ready", "swagger": documents}).encode())
+    assert isinstance(ready, Ready)
+    assert set(ready.swagger) == {"2"}
+    assert crew._first_word(b'{"event": "ready", "swagger": {"2": 7}}') == Ready(swagger={})
+
+
+def test_a_start_for_which_descriptors_run_out_keeps_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def open_descriptors() -> set[str]:
+        return {str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()}
+
+    monkeypatch.setattr(os, "pipe", full)
+    assert "Too many open files" in failure(crew_spec(tmp_path, ECHO)).message
+    assert not [one for one in open_descriptors() if "memfd:plan" in one]
 
 
 def test_a_line_without_end_on_the_control_socket_is_a_worker_that_failed(worker: Worker) -> None:

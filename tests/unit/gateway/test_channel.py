@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from gateway import channel as channel_module
 from gateway.channel import (
     FRAME_BYTES_MAX,
     Abort,
@@ -17,9 +18,12 @@ from gateway.channel import (
     Collected,
     Commit,
     Done,
+    Failed,
+    Load,
     Message,
     Prepare,
     RemoteFailed,
+    TooLarge,
 )
 from gateway.snapshot import AuthSpec, DeploymentSpec, EndpointSpec, SnapshotSpec
 from gateway.telemetry.totals import ScorerTotals
@@ -159,6 +163,29 @@ def test_a_call_that_is_not_answered_in_time_is_given_up_and_its_late_answer_dro
         assert await left.call(Collect(), timeout_s=5) == Done()
 
     over_a_pair(story, late)
+
+
+def test_what_the_other_end_would_not_read_is_not_sent_and_both_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(channel_module, "FRAME_BYTES_MAX", 1000)
+
+    async def answer(message: Message) -> Message:
+        return Failed("y" * 2000) if isinstance(message, Commit) else Done()
+
+    async def story(left: Channel, right: Channel) -> None:
+        with pytest.raises(TooLarge, match=r"^Load of \d+ bytes; a message between processes has at most 1000$"):
+            await left.call(
+                Load(name="x" * 2000, deployment=SPEC.endpoints["digits"].deployments["blue"], learned=None)
+            )
+        with pytest.raises(
+            RemoteFailed, match=r"^Failed of \d+ bytes; a message between processes has at most 1000$"
+        ):
+            await left.call(Commit(revision=1))
+        assert await left.call(Collect()) == Done()
+
+    over_a_pair(story, answer)
+    assert "an answer is not sent" in caplog.text
 
 
 def test_a_frame_over_the_bound_closes_the_channel(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,9 @@
 
 Why: clients are generated from them. A file of the user's beside the script wins; else they are made from the schema
 decorators; a script without decorators takes and gives any object.
-Errors: none; a file that is not JSON is logged and passed over, a version that has no words for a schema is left out.
+Units: a document has at most DOCUMENT_BYTES_MAX bytes, for all of them travel with each change of what is served.
+Errors: none; a file that is not JSON is logged and passed over, a document that is too large is logged and left out,
+a version that has no words for a schema is left out.
 """
 
 import json
@@ -12,11 +14,13 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 Document = Dict[str, Any]
 
-_FILES = {
+DOCUMENT_BYTES_MAX = 1024 * 1024
+_FILES: Dict[str, Tuple[str, ...]] = {
     "2": ("swagger.json", "swagger2.json"),
     "3": ("swagger3.json",),
     "3.1": ("swagger3.1.json",),
 }
+VERSIONS = tuple(_FILES)
 _SPELLINGS = {"2": ("2", "2.0"), "3": ("3", "3.0"), "3.1": ("3.1",)}
 _ANY_OBJECT: Document = {"type": "object", "example": {}}
 _ERROR: Document = {"type": "object", "properties": {"message": {"type": "string"}}}
@@ -30,23 +34,31 @@ def documents(
     """By version. `schemas` is inference_schema's module where run() is decorated, else None."""
     found = {}
     for version, files in _FILES.items():
-        document = _of_user(folder, files)
+        document, source = _of_user(folder, files)
         if document is None:
-            document = _made(version, run, schemas, environment)
-        if document is not None:
-            found[version] = json.dumps(document)
+            document, source = _made(version, run, schemas, environment), f"of version {version}"
+        if document is None:
+            continue
+        # In ASCII: as many bytes as characters.
+        text = json.dumps(document)
+        if len(text) <= DOCUMENT_BYTES_MAX:
+            found[version] = text
+        else:
+            said = "The OpenAPI document %s has %d bytes and is left out; it may have %d"
+            _LOGGER.error(said, source, len(text), DOCUMENT_BYTES_MAX)
     return found
 
 
-def _of_user(folder: str, files: Tuple[str, ...]) -> Any:
+def _of_user(folder: str, files: Tuple[str, ...]) -> Tuple[Any, str]:
+    """With the name of its file."""
     for name in files:
         try:
-            return json.loads((Path(folder) / name).read_text("utf-8-sig"))
+            return json.loads((Path(folder) / name).read_text("utf-8-sig")), name
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as exc:
             _LOGGER.error("%s beside the scoring script cannot be used: %s", name, exc)
-    return None
+    return None, ""
 
 
 def _made(

@@ -128,6 +128,20 @@ def test_schemas_are_told_in_the_versions_that_they_know(tmp_path: Path) -> None
     assert (told["ServiceInput"]["title"], told["ServiceOutput"]) == ("in", {"type": "array"})
 
 
+def test_a_swagger_that_is_too_large_is_left_out_and_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(swagger, "DOCUMENT_BYTES_MAX", 2000)
+    write(tmp_path, json.dumps({"mine": "x" * 3000}), "swagger2.json")
+    write(tmp_path, json.dumps({"mine": "x" * 1000}), "swagger3.json")
+    found = swagger.documents(str(tmp_path), len, None, {})
+    assert set(found) == {"3", "3.1"}
+    assert "The OpenAPI document swagger2.json has 3012 bytes and is left out; it may have 2000" in caplog.text
+    monkeypatch.setattr(swagger, "DOCUMENT_BYTES_MAX", 1100)
+    assert set(swagger.documents(str(tmp_path), len, None, {})) == {"3"}
+    assert "The OpenAPI document of version 3.1 has" in caplog.text
+
+
 def test_a_users_swagger_wins_unless_it_is_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, '\ufeff{"mine": 2}', "swagger2.json")
     write(tmp_path, "{", "swagger3.json")
