@@ -2,8 +2,8 @@
 
 Why: a build or an `init()` takes minutes, and those are what people watch. Followers keep nothing here: each has the
 number of the line that it wants next, and one that reads slowly finds that the oldest are gone, and how many.
-Units: at most BYTES_MAX bytes of text a deployment; lines count from 0 for as long as the gateway runs. `at` is the
-system's time in seconds.
+Units: at most BYTES_MAX bytes of text a deployment; the lines of a stream count from 0, and its `run` tells it from
+the one before: a deployment that is made anew has a new one. `at` is the system's time in seconds.
 Threads: one loop. Errors: none.
 """
 
@@ -60,6 +60,7 @@ class LogStream:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
+        self.run = secrets.token_hex(4)
         self.first = 0
         self.end = 0
         self._parts: deque[_Part] = deque()
@@ -116,8 +117,7 @@ class LogStreams:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self.is_closed = False
-        # Whose line numbers these are, and how many read them now.
-        self.run = secrets.token_hex(4)
+        # How many read them now.
         self.followers = 0
         self._streams: dict[str, LogStream] = {}
 

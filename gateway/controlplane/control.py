@@ -503,6 +503,8 @@ class Control:
         if is_gone and ref.kind is Kind.ONLINE_ENDPOINT:
             self.failed = {name: why for name, why in self.failed.items() if not name.startswith(f"{ref.key}/")}
         self.failed.pop(f"{ref.parent}/{ref.key}", None)
+        if is_gone and ref.kind in (Kind.ONLINE_ENDPOINT, Kind.ONLINE_DEPLOYMENT):
+            self.publisher.forget_words(f"{ref.parent}/{ref.key}" if ref.parent else ref.key)
 
     # Writing.
 

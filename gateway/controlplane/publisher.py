@@ -91,6 +91,7 @@ class Publisher:
             await self._load_script(name, deployment)
             return
         assert isinstance(deployment.model, AssetModel), "what is served has been registered"
+        self._scripts.forget_words(name)
         await self.unload(endpoint, deployment.name.lower())
         self._ahead[name] = deployment.model
         self._models.hold(deployment.model)
@@ -225,6 +226,10 @@ class Publisher:
         return self.applied.learned.get(name) if is_known else None
 
     # What is told of it.
+
+    def forget_words(self, name: str) -> None:
+        """Of "endpoint/deployment", or of a whole endpoint, which is gone."""
+        self._scripts.forget_words(name)
 
     def tail(self, name: str, lines: int) -> str:
         """The last lines of the workers of a script, "" where there are none."""

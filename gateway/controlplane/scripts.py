@@ -186,6 +186,13 @@ class Scripts:
             # Nobody knows it any more, so it ends even where nobody waits for that.
             await asyncio.shield(self._background(self._end(running, 0.0)))
 
+    def forget_words(self, name: str) -> None:
+        """This deployment, or all of this endpoint, is gone or is no script any more: nobody asks why it could not
+        start."""
+        gone = [one for one in self._last_words if one == name or one.startswith(f"{name}/")]
+        for one in gone:
+            del self._last_words[one]
+
     def settle(self, served: Mapping[str, str]) -> None:
         """The pools of all script deployments that are published now; those that were, and are not, end. What is made
         ready for the next change meanwhile stays as it is."""
@@ -213,6 +220,9 @@ class Scripts:
 
     async def collect(self, wanted: Collection[str]) -> int:
         """Remove the environments that nothing runs in, and that no wanted deployment had; how many went."""
+        self._last_words = {
+            name: said for name, said in self._last_words.items() if name in wanted or self.is_running(name)
+        }
         self._had = {name: digest for name, digest in self._had.items() if name in wanted or self._runs(name)}
         self.streams.keep_only({*wanted, *(+self._making), *self._ahead, *self._served})
         return await self._environments.collect({*(+self._held), *self._had.values()})

@@ -177,12 +177,37 @@ def test_a_reader_that_comes_back_goes_on_where_it_was(house: House) -> None:
         assert len(again.lines) == 3
         other = Reader(house, last_event_id=f"00000000.1.{again.last_id.split('.')[2]}")
         await other.until(lambda: "three" in other.text)
-        assert "event: lost\ndata: the gateway was started anew" in other.text
+        assert "event: lost\ndata: the gateway or the deployment was started anew" in other.text
         nonsense = Reader(house, last_event_id="what")
         await nonsense.until(lambda: "three" in nonsense.text)
         for reader in (again, other, nonsense):
             reader.hangs_up.set()
             await reader.done
+
+    house.run(story())
+
+
+def test_a_reader_of_a_log_that_began_anew_is_told_so_and_misses_none_of_its_lines(house: House) -> None:
+    async def story() -> None:
+        write(house, "one", "two")
+        reader = Reader(house)
+        await reader.until(lambda: "two" in reader.text)
+        place = reader.last_id
+        house.streams.keep_only([])
+        write(house, "new", "newer", "newest")
+        again = Reader(house, last_event_id=place)
+        await reader.until(lambda: "newest" in reader.text)
+        await again.until(lambda: "newest" in again.text)
+        for one in (reader, again):
+            lost, _, news = one.text.rpartition("event: lost\n")[2].partition("\n\n")
+            assert "the gateway or the deployment was started anew" in lost
+            assert [line for line in news.splitlines() if line.startswith("data: ")] == [
+                "data: [worker 0] new",
+                "data: [worker 0] newer",
+                "data: [worker 0] newest",
+            ]
+            one.hangs_up.set()
+            await one.done
 
     house.run(story())
 

@@ -30,6 +30,7 @@ from gateway.log_stream import LogStream
 TAIL_DEFAULT, EVENTS_MAX = 100, 1000
 FOLLOWERS_MAX = 32
 LOOK_EVERY_S, HEARTBEAT_S = 1.0, 15.0
+BEGUN_ANEW = "the gateway or the deployment was started anew; what was written before is not here"
 _ID = re.compile(r"([0-9a-f]{8})\.(\d{1,15})\.(\d{0,15})")
 
 
@@ -51,9 +52,10 @@ async def follow(call: Call) -> Reply:
 
 @dataclass(slots=True)
 class _Place:
-    """How far a reader is: the number of the next line, and the id of the last event; None where the store has not
-    told it yet."""
+    """How far a reader is: the number of the next line of which stream, and the id of the last event; None where the
+    store has not told it yet."""
 
+    run: str
     line: int
     event: int | None
 
@@ -111,14 +113,15 @@ class Follower:
         """Where the reader begins, whether it goes on where it was, and what it has to know."""
         stream = self._stream
         found = _ID.fullmatch(self._call.headers.get("last-event-id", ""))
-        place = _Place(max(stream.first, stream.end - tail), int(found[3]) if found and found[3] else None)
+        begins = max(stream.first, stream.end - tail)
+        place = _Place(stream.run, begins, int(found[3]) if found and found[3] else None)
         if found is None:
             return place, False, ""
-        if found[1] == self._streams.run:
+        if found[1] == stream.run:
             place.line = min(int(found[2]), stream.end)
             return place, True, ""
         # Events outlive the gateway, lines do not.
-        return place, place.event is not None, "the gateway was started anew; what was written before is not here"
+        return place, place.event is not None, BEGUN_ANEW
 
     def _beginning(self, place: _Place, events: list[Event], tail: int) -> Iterable[bytes]:
         """The last lines and events, as they came."""
@@ -131,6 +134,9 @@ class Follower:
 
     def _news(self, place: _Place, events: list[Event]) -> Iterable[bytes]:
         stream = self._stream
+        if place.run != stream.run:
+            place.run, place.line = stream.run, stream.first
+            yield _event(BEGUN_ANEW, id_=self._id(place), kind="lost")
         if place.line < stream.first:
             count, place.line = stream.first - place.line, stream.first
             yield _event(f"{count} lines are not kept any more", id_=self._id(place), kind="lost")
@@ -141,7 +147,7 @@ class Follower:
             yield _event(*lines, id_=self._id(place))
 
     def _id(self, place: _Place) -> str:
-        return f"{self._streams.run}.{place.line}.{'' if place.event is None else place.event}"
+        return f"{place.run}.{place.line}.{'' if place.event is None else place.event}"
 
     async def _look(self, place: _Place, last: int = 0) -> tuple[list[Event], str]:
         """The events that the reader has not been told, the `last` ones where it has been told none; and why there is

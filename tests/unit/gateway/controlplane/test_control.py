@@ -95,6 +95,27 @@ def test_the_first_scorer_is_not_asked_again_for_what_did_not_change(plane: Plan
     plane.agree()
 
 
+def test_why_a_script_could_not_start_is_told_of_nothing_that_takes_its_place(plane: Plane) -> None:
+    def told(name: str) -> bool:
+        return plane.run(plane.control.logs("digits", name, None)) == "init() raised"
+
+    # What Scripts keeps of deployments whose first crew could not be made ready.
+    words = plane.scripts._last_words
+    plane.serving()
+    words |= {f"{parent}/{name}": "init() raised" for parent in ("digits", "m") for name in ("blue", "1", "green")}
+    assert told("blue")
+    plane.put_deployment(model="azureml:m:1", tags={"a": "model now"})
+    assert told("green")
+    plane.put_deployment("green")
+    words["digits/green"] = "init() raised"
+    plane.delete(deployment_ref("green"))
+    assert (told("green"), told("blue"), "m/1" in words) == (False, False, True)
+    words["digits/green"] = "init() raised"
+    plane.put_endpoint(traffic={})
+    plane.delete(endpoint_ref())
+    assert set(words) == {"m/blue", "m/1", "m/green"}
+
+
 # ---- one at a time ----
 
 

@@ -365,6 +365,32 @@ def test_the_last_words_of_a_crew_that_failed_are_told_until_one_starts(world: W
     assert world.scripts.tail(NAME, 5) is None
 
 
+def test_last_words_go_with_their_deployment(world: World) -> None:
+    world.crews.failing = CrewFailed("UserScriptInitFailed", "init() raised ValueError", log="line 1")
+    names = ["digits/blue", "digits/green", "digits2/blue"]
+
+    def fail() -> None:
+        for name in names:
+            with pytest.raises(ScriptRefused):
+                world.ensure(world.deployment(), name)
+
+    def told() -> list[str]:
+        return [name for name in names if world.scripts.tail(name, 5) is not None]
+
+    fail()
+    # Another change says nothing of it.
+    world.settle({})
+    assert told() == names
+    world.scripts.forget_words("digits/blue")
+    assert told() == names[1:]
+    fail()
+    world.scripts.forget_words("digits")
+    assert told() == names[2:]
+    fail()
+    world.run(world.scripts.collect(["digits/green"]))
+    assert told() == ["digits/green"]
+
+
 def test_an_environment_that_is_refused_gives_its_code(world: World) -> None:
     world.environments.refused["env"] = EnvironmentRefused("ImageBuildFailure", "no such package")
     refusal = world.refusal(world.deployment())
