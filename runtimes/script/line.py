@@ -118,7 +118,8 @@ class Line:
         if len(out) + 1 < workers:
             # Who would be too late in this run is the first in another worker's: nobody is dropped for the pace.
             rows_max, ends_ns = fit(self._queue, lane, now_ns, most, pace_kept=0.0)
-            return self._queue.take(key, _prompt(lane, rows_max or most, ends_ns), is_first=True)
+            room = _prompt(lane, _fitting(lane, rows_max or most), ends_ns)
+            return self._queue.take(key, room, is_first=True)
         starts_ns = now_ns + int(out.work_ns / workers) if len(out) >= workers else now_ns
         rows_max, ends_ns = fit(self._queue, lane, starts_ns, most)
         room = _fitting(lane, rows_max or most, ends_ns)

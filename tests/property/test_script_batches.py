@@ -34,6 +34,8 @@ class Played:
         self.number = number
         self.frame: wire.Frame | None = None
         self.parts: list[Part] = []
+        # Whether each request in it has a deadline, as all of a gateway have.
+        self.is_bounded = False
 
 
 class World:
@@ -82,6 +84,7 @@ class World:
         else:
             worker.parts = unpack(frame.body)
             assert 1 <= len(worker.parts) <= ROWS_MAX
+        worker.is_bounded = all(part.deadline_ns for part in worker.parts)
         for part in [one for one in worker.parts if 0 < one.due_ns <= now_ns]:
             worker.parts.remove(part)
             self.room.say(wire.EXPIRED, part.request_id, worker.number)
@@ -116,9 +119,9 @@ class World:
             worker.frame = None
 
     def drop(self, which: int) -> None:
-        """The next answer of a worker is lost. As in a gateway, each request has a deadline then."""
+        """The next answer of a worker is lost."""
         worker = self.workers[which % WORKERS]
-        if worker.parts and all(one.deadline_ns for one in self.requests):
+        if worker.parts and worker.is_bounded:
             self.unheard.add(bytes(worker.parts.pop(0).body))
             if not worker.parts:
                 worker.frame = None

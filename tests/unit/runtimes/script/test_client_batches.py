@@ -391,6 +391,21 @@ def test_nobody_is_dropped_for_the_pace_of_the_others_while_another_worker_is_id
     room.close()
 
 
+def test_who_is_dropped_makes_no_room_for_more_bytes_though_another_worker_is_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("runtimes.script.line.BATCH_BYTES_MAX", 100)
+    room = taught(2, of_1=50.0, of_2=100.0)
+    hopeless = room.send(within_ms=10, body=b"x")
+    large = [room.send(within_ms=10_000, body=b"x" * 60) for _ in range(2)]
+    room.scheduler.settle()
+    assert isinstance(hopeless.fault, TooLate)
+    for worker, one in enumerate(large):
+        assert [part.request_id for part in room.take_parcel(worker)[1]] == [one.serial]
+    room.client.close()
+    room.close()
+
+
 def test_who_is_late_is_judged_by_the_run_that_large_bodies_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtimes.script.line.BATCH_BYTES_MAX", 100)
     room = taught(1, of_1=10.0, of_2=20.0, of_4=100.0)
