@@ -25,11 +25,11 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test check fix bench bench-peers bench-figures prove clean distclean setup \
+.PHONY: help run test test-compiled check fix bench bench-peers bench-figures prove wheel clean distclean setup \
 	format lint types architecture unit measured coverage fault e2e gpu bench-smoke property
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(READY_TO_RUN) ## serve the demo; ARGS are handed to `gateway serve`
 	@exec $(BIN)/python examples/digits/run.py $(ARGS)
@@ -56,6 +56,13 @@ bench-figures: $(READY_TO_TEST) ## measure every promised figure (eight minutes 
 
 prove: $(READY_TO_TEST) ## kill, flip and measure the control plane (eight minutes; wants a quiet machine); ARGS
 	$(BIN)/python -m bench.control $(ARGS)
+
+wheel: $(READY_TO_TEST) ## build the wheel whose scoring path is compiled, into dist/ (two minutes; wants a C compiler)
+	@rm -rf build
+	GATEWAY_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+
+test-compiled: $(READY_TO_TEST) ## build that wheel aside, and run the suites of the scoring path over it
+	$(call phase,compiled,$(BIN)/python -m tests.support.compiled)
 
 setup: $(READY_TO_TEST) ## only set up for `make test`
 

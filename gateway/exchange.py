@@ -8,63 +8,63 @@ Threads: the loop's only.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from gateway.listener import GuardedProtocol
 
 
-class Exchange(ABC):
+class Exchange(Protocol):
     """One request, from its head to its answer.
 
     The connection calls `begin` when the head is whole, `take` for each piece of the body, `wait` where the rest of
     it is still to come, `end` after the last, and `lost` when the caller is gone before the answer. The answer goes
-    to `connection.answer`, once, at any time after the head.
+    to `connection.answer`, once, at any time after the head. The attributes are the connection's and the server's to
+    set: `more_body` is True at first, the other flags False.
     """
 
-    __slots__ = (
-        *("body_bytes", "connection", "disconnected", "keep_alive", "more_body"),
-        *("response_complete", "response_started", "waiting_for_100_continue"),
-    )
-
-    def __init__(self, connection: GuardedProtocol) -> None:
-        self.connection = connection
-        self.body_bytes = 0
-        self.keep_alive = False
-        self.more_body = True
-        self.disconnected = False
-        self.response_started = False
-        self.response_complete = False
-        self.waiting_for_100_continue = False
+    body_bytes: int
+    keep_alive: bool
+    more_body: bool
+    disconnected: bool
+    response_started: bool
+    response_complete: bool
+    waiting_for_100_continue: bool
 
     @property
-    def message_event(self) -> Exchange:
-        """What the server sets to wake the task of a cycle; here nobody sleeps."""
-        return self
+    def message_event(self) -> MessageEvent:
+        """What the server sets to wake the task of a cycle."""
+        ...
 
-    def set(self) -> None:  # noqa: B027 - there is nothing to do, not something left to be done
-        """Nobody waits: `lost` says the same."""
-
-    @abstractmethod
     def begin(self) -> bool:
         """Decide about the request. False, with nothing done, where only the application can."""
+        ...
 
-    @abstractmethod
     def take(self, body: bytes) -> None:
         """A piece of the body."""
+        ...
 
-    @abstractmethod
     def wait(self) -> None:
         """The rest of the body is still on its way."""
+        ...
 
-    @abstractmethod
     def end(self) -> None:
         """The body is whole."""
+        ...
 
-    @abstractmethod
     def lost(self) -> None:
         """The caller is gone; more than once does no harm."""
+        ...
+
+
+class MessageEvent:
+    """Set for nobody: an exchange has no task that sleeps, and `lost` says the same."""
+
+    def set(self) -> None:
+        """Wakes nobody."""
+
+
+NOBODY_WAITS = MessageEvent()
 
 
 class Lane(Protocol):

@@ -22,10 +22,10 @@ from gateway.suggest import did_you_mean, nearest
 
 PREFIX = "GATEWAY_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
-# A key for `gateway bench`, what seals the secrets of the store, and where commands find a gateway.
+# A key for `gateway bench`, what seals the secrets of the store, where commands find a gateway; how a wheel is built.
 _NOT_SETTINGS = (
     CONFIG_VARIABLE,
-    *(PREFIX + name for name in ("KEY", "MASTER_KEY", "MASTER_KEY_OLD", "URL", "TOKEN", "CA")),
+    *(PREFIX + name for name in ("KEY", "MASTER_KEY", "MASTER_KEY_OLD", "URL", "TOKEN", "CA", "COMPILE")),
 )
 
 _MIB = 1024 * 1024

@@ -21,11 +21,13 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from gateway import identity
 from gateway.channel import CollectionSettings, RemoteFailed, ScorerDied, ScorerSettings
 from gateway.child import Child
 from gateway.controlplane.assembly import ControlPlane
@@ -475,6 +477,7 @@ class Supervisor:
             python=platform.python_version(),
             onnxruntime=_version("onnxruntime") or _version("onnxruntime-gpu"),
             started_unix_s=self._started_unix_s,
+            form=_form(),
             scorers={"serving": serving, "starting": len(self._fleet.scorers) - serving},
             scorer_restarts=self._restarts,
             tls_expiry_unix_s=self._tls.expires.timestamp() if self._tls is not None else None,
@@ -563,6 +566,11 @@ def _versions(paths: tuple[Path, ...]) -> list[tuple[int, ...]]:
         else:
             versions.append((found.st_ino, found.st_size, found.st_mtime_ns))
     return versions
+
+
+def _form() -> str:
+    """Whether requests are scored by the sources as they stand, or by what was compiled of them."""
+    return "compiled" if str(identity.__file__).endswith(tuple(EXTENSION_SUFFIXES)) else "pure"
 
 
 def _version(distribution: str) -> str:

@@ -19,7 +19,7 @@ from gateway.dataplane.live import SnapshotCell, Target
 from gateway.dataplane.paths import MODELS, endpoint_in_host, suffix_of
 from gateway.dataplane.score import Call, Reply, Scoring
 from gateway.errors import Problem
-from gateway.exchange import Exchange
+from gateway.exchange import NOBODY_WAITS, Exchange, MessageEvent
 from gateway.listener import GuardedProtocol
 from gateway.oidc import KeysNeeded
 from gateway.problem import internal
@@ -55,10 +55,14 @@ class ScoringLane:
         return ScoringExchange(connection, self._scoring, target, (), before.head)
 
 
-class ScoringExchange(Exchange):
+class ScoringExchange:
     """One scoring request on the lane. What it keeps when it is over is its head, to be asked again."""
 
-    __slots__ = ("_body", "_call", "_headers", "_scoring", "_size", "_target", "_timer", "head", "path")
+    __slots__ = (
+        *("_body", "_call", "_headers", "_scoring", "_size", "_target", "_timer"),
+        *("body_bytes", "connection", "disconnected", "head", "keep_alive", "more_body", "path"),
+        *("response_complete", "response_started", "waiting_for_100_continue"),
+    )
 
     def __init__(
         self,
@@ -68,7 +72,6 @@ class ScoringExchange(Exchange):
         headers: Sequence[tuple[bytes, bytes]],
         head: Head | None = None,
     ) -> None:
-        # What the base does, without a call: this is made for every request.
         self.connection = connection
         self.body_bytes = 0
         self.keep_alive = self.disconnected = self.waiting_for_100_continue = False
@@ -83,6 +86,10 @@ class ScoringExchange(Exchange):
         self._body: list[bytes] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def message_event(self) -> MessageEvent:
+        return NOBODY_WAITS
 
     def begin(self) -> bool:
         """False where the caller's token can only be proven once keys are fetched: that takes a task."""

@@ -18,7 +18,6 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import random
-from typing import NamedTuple
 
 from gateway.dataplane.body import inflate
 from gateway.dataplane.codecs import Decoded, decode_score, decode_v2
@@ -37,12 +36,15 @@ log = logging.getLogger(__name__)
 GZIP_BYTES_MIN = 1024
 
 
-class Reply(NamedTuple):
+class Reply:
     """What goes back: status, header lines as they are sent (names in lower case), body."""
 
-    status: int
-    lines: bytes
-    body: bytes
+    __slots__ = ("body", "lines", "status")
+
+    def __init__(self, status: int, lines: bytes, body: bytes) -> None:
+        self.status = status
+        self.lines = lines
+        self.body = body
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:

@@ -441,8 +441,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="gateway_build_info",
         kind="gauge",
-        help="Always 1; the labels say what runs.",
-        labels=("version", "python", "onnxruntime"),
+        help="Always 1; the labels say what runs. form: pure or compiled (docs/compiled.md).",
+        labels=("version", "python", "onnxruntime", "form"),
     ),
     Row(
         name="process_start_time_seconds",
@@ -486,6 +486,7 @@ class SupervisorFacts:
     python: str
     onnxruntime: str
     started_unix_s: float
+    form: str = "pure"
     scorers: Mapping[str, int] = field(default_factory=dict)
     scorer_restarts: Mapping[str, int] = field(default_factory=dict)
     tls_expiry_unix_s: float | None = None
@@ -634,7 +635,7 @@ class _Page(Collector):
             self._put(name, value, *pair)
 
     def _put_facts(self, facts: SupervisorFacts) -> None:
-        self._put("gateway_build_info", 1, facts.version, facts.python, facts.onnxruntime)
+        self._put("gateway_build_info", 1, facts.version, facts.python, facts.onnxruntime, facts.form)
         self._put("process_start_time_seconds", facts.started_unix_s)
         self._put_each("gateway_scorers", facts.scorers)
         self._put_each("gateway_scorer_restarts_total", facts.scorer_restarts)

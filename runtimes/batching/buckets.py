@@ -10,7 +10,7 @@ Errors: ModelFailed when an output is not as long as was proven, for then nobody
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -83,7 +83,7 @@ class PaddingCollator(Collator):
             for spec in self._signature.inputs
         }
 
-    def part(self, outputs: dict[str, Array], items: Sequence[WorkItem]) -> list[dict[str, Array]]:
+    def part(self, outputs: Mapping[str, Array], items: Sequence[WorkItem]) -> list[dict[str, Array]]:
         lengths, rows = self._lengths(items), [item.rows for item in items]
         target, total = self._target(lengths), sum(rows)
         size = self._size(total)

@@ -40,7 +40,7 @@ class Collator:
             for name, axis in self._inputs
         }
 
-    def part(self, outputs: dict[str, Array], items: Sequence[WorkItem]) -> list[dict[str, Array]]:
+    def part(self, outputs: Mapping[str, Array], items: Sequence[WorkItem]) -> list[dict[str, Array]]:
         """Each item's own rows, in the items' order; an item alone gets all there is."""
         if not isinstance(outputs, dict):
             raise ModelFailed(f"the model returned {type(outputs).__name__}; a dict of arrays is expected")

@@ -19,7 +19,6 @@ import pytest
 
 from gateway.channel import ChannelClosed, RemoteFailed
 from gateway.dataplane.documents import QUESTION_BYTES_MAX
-from gateway.oidc import KeysNeeded
 from gateway.snapshot import AuthSpec, SnapshotSpec
 from gateway.telemetry.record import ScorerRecord
 from tests.support.served import (
@@ -38,6 +37,7 @@ from tests.support.served import (
     snapshot,
     token,
 )
+from tests.support.tokens import LateKeys
 
 MODEL = "/v2/models/Colours"
 HOSTED = f"https://colours.{DOMAIN}"
@@ -337,20 +337,10 @@ def test_what_versions_there_are_is_not_told_to_strangers(served: Served) -> Non
 def test_a_token_whose_keys_are_not_known_yet_waits_for_them_once(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-
-    class Issuer:
-        def authenticate(self, authorization: bytes | None, now_s: float) -> None:
-            asked.append("authenticate")
-            if "refresh" not in asked:
-                raise KeysNeeded(has_keys=False)
-
-        async def refresh(self) -> None:
-            asked.append("refresh")
-
-    monkeypatch.setattr(served.cell.current.endpoints["words"], "authenticator", Issuer())
+    late = LateKeys()
+    monkeypatch.setattr(served.cell.current.endpoints["words"], "authenticator", late.authenticator("words"))
     assert served.get("/v2/models/words/ready", "any").status_code == 200
-    assert asked == ["authenticate", "refresh", "authenticate"]
+    assert late.asked == ["verify", "refresh", "verify"]
 
 
 # Statistics.

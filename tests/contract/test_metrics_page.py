@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import inspect
 import random
 import re
 import subprocess
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from gateway import listener
 from gateway.errors import Code
 from gateway.telemetry import triton
 from gateway.telemetry.collection import CollectionRecord
@@ -414,7 +415,7 @@ def test_the_slo_that_is_told_is_the_edge_that_is_shown() -> None:
 
 def test_every_reason_that_the_listener_gives_has_a_series() -> None:
     """Read from its source: what it counts by name, and the codes and reasons of what it refuses."""
-    source = (Path(__file__).parents[2] / "gateway" / "listener.py").read_text()
+    source = inspect.getsource(listener)
     codes = {Code[name].text for name in re.findall(r"\bCode\.([A-Z_]+)", source)}
     named = set(re.findall(r'(?:reason=|count_refusal\()"(\w+)"', source))
     assert {"connections", "slow_head", "slow_body", "slow_read", "underscore_header"} <= named

@@ -27,11 +27,11 @@ from gateway.dataplane.body import declared_length
 from gateway.dataplane.live import LiveSnapshot
 from gateway.dataplane.score import ScoringOptions
 from gateway.errors import Code, Problem
-from gateway.oidc import KeysNeeded
 from gateway.snapshot import AuthSpec
 from runtimes import BatchLimits
 from runtimes.simulated import Behaviour, SimulatedSession
 from tests.support.door import BEARER, OTHER_KEY, POISON, WAYS, WIRED, Door, EchoSession, Part, ask, keys, open_door
+from tests.support.tokens import LateKeys
 from tests.support.waiting import PATIENCE_S
 from tests.support.wire import connected, parse, port_of, run, talk
 
@@ -426,7 +426,7 @@ def test_a_header_that_decides_may_be_said_once_only(name: str, way: str) -> Non
 
 
 BUGS = {
-    "before the body": "gateway.dataplane.live.LiveEndpoint.choose",
+    "before the body": "gateway.dataplane.head.declared_length",
     "with the body": "gateway.dataplane.score.decode_score",
     "with the answer": "gateway.dataplane.codecs.azureml.AzureCall.encode",
 }
@@ -464,30 +464,14 @@ def test_an_answer_that_cannot_be_written_is_a_refusal(way: str, monkeypatch: py
     run(main())
 
 
-class LateKeys:
-    """An authenticator that knows its keys from the second time on."""
-
-    is_lasting = False
-
-    def __init__(self) -> None:
-        self.refreshed = 0
-
-    def authenticate(self, authorization: bytes | None, now_s: float) -> None:
-        if not self.refreshed:
-            raise KeysNeeded(has_keys=True)
-
-    async def refresh(self) -> None:
-        self.refreshed += 1
-
-
 def test_a_token_whose_key_is_not_known_yet_waits_for_the_keys(way: str) -> None:
     async def main() -> None:
         async with open_door(way) as (door, client):
             late = LateKeys()
-            door.endpoint.authenticator = late  # type: ignore[assignment]
+            door.endpoint.authenticator = late.authenticator("Digits")
             assert (await client.post(SCORE, json=ROWS)).json() == RIGHT
             assert (await client.post(SCORE, json=ROWS)).json() == RIGHT
-            assert late.refreshed == 1
+            assert late.asked.count("refresh") == 1
 
     run(main())
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.exchange import Exchange, Lane
+from gateway.exchange import NOBODY_WAITS, Exchange, Lane
 from gateway.listener import GuardedProtocol, HttpLimits, HttpServer
 from tests.support.waiting import PATIENCE_S
 from tests.support.wire import LOOPS, Peer, connected, parse, port_of, run, serving, talk
@@ -78,11 +78,17 @@ class EchoLane:
         return Echo(connection, before.document["method"], before.document["path"], before.headers)
 
 
-class Echo(Exchange):
+class Echo:
+    message_event = NOBODY_WAITS
+
     def __init__(
         self, connection: GuardedProtocol, method: str, path: str, headers: list[tuple[bytes, bytes]]
     ) -> None:
-        super().__init__(connection)
+        self.connection = connection
+        self.body_bytes = 0
+        self.more_body = True
+        self.keep_alive = self.disconnected = self.waiting_for_100_continue = False
+        self.response_started = self.response_complete = False
         self.headers = headers
         self.document: dict[str, Any] = {"method": method, "path": path, "size": 0}
         self.waiting: asyncio.TimerHandle | None = None

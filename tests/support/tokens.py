@@ -15,9 +15,36 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from gateway.dataplane.authenticate import Authenticator
+from gateway.oidc import KeysNeeded, OidcVerifier
+from gateway.snapshot import AuthSpec, OidcSpec
+
 NOW_S = 1_800_000_000
 ISSUER = "https://login.example"
 AUDIENCE = "https://ml.azure.com"
+
+
+class LateKeys(OidcVerifier):
+    """An issuer whose keys are there once they were fetched; any token is good then. `asked`: what it was asked."""
+
+    def __init__(self) -> None:
+        self.spec = OidcSpec(
+            issuer=ISSUER, audience=AUDIENCE, jwks_uri=f"{ISSUER}/keys", algorithms=("RS256",), required_roles=()
+        )
+        super().__init__(self.spec)
+        self.asked: list[str] = []
+
+    def authenticator(self, endpoint: str) -> Authenticator:
+        return Authenticator(AuthSpec(mode="aad_token", oidc=self.spec), endpoint, verifier=self)
+
+    def verify(self, token: bytes, now_s: float) -> float:
+        self.asked.append("verify")
+        if "refresh" not in self.asked:
+            raise KeysNeeded(has_keys=False)
+        return now_s + 60.0
+
+    async def refresh(self) -> None:
+        self.asked.append("refresh")
 
 
 def rsa_key(name: str = "first", bits: int = 2048) -> rsa.RSAPrivateKey:

@@ -15,7 +15,10 @@ from gateway.dataplane.mirror import Mirror
 from gateway.errors import Code, Problem
 from gateway.telemetry.record import DeploymentRecord
 from gateway.telemetry.totals import ComparisonTotals
-from runtimes import Array, Datatype, ModelFailed, Signature, TensorSpec, WorkItem
+from runtimes import Array, BatchLimits, Datatype, ModelFailed, NullObserver, Signature, TensorSpec, WorkItem
+from runtimes.runtime import Runtime
+from runtimes.simulated import SimulatedSession
+from tests.support.virtual import VirtualScheduler
 
 OUTPUT = TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1, 2), batch_axis=0)
 
@@ -35,16 +38,25 @@ class Turns:
             callback()
 
 
-@dataclass
-class FakeRuntime:
-    signature: Signature = field(default_factory=lambda: Signature(inputs=(), outputs=(OUTPUT,)))
+def live_runtime() -> LiveRuntime:
+    """With the outputs' names and types; nothing is run."""
+    runtime = Runtime(
+        name="green",
+        sessions=(SimulatedSession(),),
+        signature=Signature(inputs=(), outputs=(OUTPUT,)),
+        limits=BatchLimits(),
+        dispatch="inline",
+        scheduler=VirtualScheduler(),
+        observer=NullObserver(),
+    )
+    return LiveRuntime(runtime)
 
 
 @dataclass
 class FakeDeployment:
     name: str = "green"
     record: DeploymentRecord = field(default_factory=DeploymentRecord)
-    live: LiveRuntime = field(default_factory=lambda: LiveRuntime(cast(Any, FakeRuntime())))
+    live: LiveRuntime = field(default_factory=live_runtime)
 
 
 class FakeCall:
@@ -280,7 +292,7 @@ def test_the_largest_difference_is_of_the_target_that_answered() -> None:
     # What is served changes while a copy is under way: the new one has not answered yet.
     copy = world.scoring.replies[0][0]
     copy.deployment = FakeDeployment(record=world.target.record, live=old)
-    world.target.live = LiveRuntime(cast(Any, FakeRuntime()))
+    world.target.live = live_runtime()
     world.reply(rows(1, 99))
     world.turns.turn()
     assert (world.target.live.largest_difference, old.largest_difference) == (0.0, 97.0)
