@@ -114,6 +114,7 @@ async def _figures(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     many = await figures.starts(work / "many", count=options.starts, reads=options.reads)
     near = await figures.neighbours(work / "near", loads=options.loads)
     shifts = {f"p{percent}": shift(near.quiet, near.loaded, percent) for percent in (50, 99)}
+    strange = {f"p{percent}": shift(near.quiet, near.strange, percent).ratio for percent in (50, 99)}
     return {
         "reads_s": {name: _spread(took_s) for name, took_s in many.reads_s.items()},
         "start": {
@@ -124,7 +125,10 @@ async def _figures(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "loads": len(near.loads_s),
         "loads_s": _spread(near.loads_s),
         "shift": {
-            name: {"quiet": one.quiet, "loaded": one.loaded, "ratio": one.ratio, "noise": one.noise}
+            name: {
+                "quiet": one.quiet, "loaded": one.loaded, "ratio": one.ratio, "noise": one.noise,
+                "strange": strange[name],
+            }
             for name, one in shifts.items()
         },
         "faults": near.faults,

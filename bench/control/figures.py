@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -33,6 +34,14 @@ READERS = 8
 QUIET_S = 0.7
 REST_S = 0.3
 
+_STRANGER = """
+import hashlib, os, sys, time
+os.nice(10)
+ends_s, data = time.monotonic() + float(sys.argv[1]), bytes(1 << 20)
+while time.monotonic() < ends_s:
+    hashlib.sha256(data)
+"""
+
 Read = Callable[[str], str]
 READS: dict[str, Read] = {
     "one endpoint": at.endpoint_path,
@@ -55,10 +64,14 @@ class Starts:
 
 @dataclass(slots=True, kw_only=True)
 class Neighbours:
-    """Latencies of scores on another endpoint, by window; the loads' own times; cores that others used."""
+    """Latencies of scores on another endpoint, by window; the loads' own times; cores that others used.
+
+    `strange`: while a process that has nothing to do with the gateway kept a core busy for as long as a load took.
+    """
 
     quiet: list[list[float]] = field(default_factory=list)
     loaded: list[list[float]] = field(default_factory=list)
+    strange: list[list[float]] = field(default_factory=list)
     loads_s: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     others: float = 0.0
@@ -176,6 +189,8 @@ async def neighbours(work: Path, *, loads: int, megabytes: int = NETWORK_MB) -> 
                 result.loads_s.append(time.monotonic() - began_s)
                 await asyncio.sleep(REST_S)
                 await _window(traffic, result.quiet, asyncio.sleep(QUIET_S))
+                await _window(traffic, result.strange, _stranger(result.loads_s[-1]))
+                await asyncio.sleep(REST_S)
         result.others = others.cores()
         result.faults = traffic.faults
         management.close()
@@ -183,6 +198,12 @@ async def neighbours(work: Path, *, loads: int, megabytes: int = NETWORK_MB) -> 
     finally:
         gateway.end_family()
     return result
+
+
+async def _stranger(seconds: float) -> None:
+    """As nice to others as a process that proves models, and as busy."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _STRANGER, str(seconds))
+    await process.wait()
 
 
 async def _window(traffic: Traffic, windows: list[list[float]], during: Awaitable[None]) -> None:

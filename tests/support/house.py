@@ -75,6 +75,9 @@ class Scorers:
         """There are no workers."""
         return ""
 
+    def forget_words(self, name: str) -> None:
+        """Nobody has said any."""
+
     async def unload(self, endpoint: str, key: str) -> None:
         """Nothing is held aside."""
 

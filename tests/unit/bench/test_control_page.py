@@ -49,7 +49,10 @@ def document(**more: Any) -> dict[str, Any]:
             "start": {"first_s": 5.0, "ready_s": spread(4.0), "loading_s": spread(1.5)},
             "loads": 10,
             "loads_s": spread(0.3),
-            "shift": {name: {"quiet": 0.001, "loaded": 0.002, "ratio": 2.0, "noise": 1.2} for name in ("p50", "p99")},
+            "shift": {
+                name: {"quiet": 0.001, "loaded": 0.002, "ratio": 2.0, "noise": 1.2, "strange": 1.5}
+                for name in ("p50", "p99")
+            },
         },
     }
 
