@@ -84,7 +84,8 @@ def serve(settings: Settings, begun: list[Child]) -> int:
 
 
 async def _serve(settings: Settings, begun: list[Child]) -> int:
-    # What is done on threads reads and writes whole models.
+    # A score goes before whatever is managed. What is done on threads reads and writes whole models.
+    yield_at_once()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(None, "aside", yield_at_once))
     try:
         supervisor = await Supervisor.open(settings, begun)

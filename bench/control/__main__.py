@@ -126,7 +126,10 @@ async def _figures(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "loads_s": _spread(near.loads_s),
         "shift": {
             name: {
-                "quiet": one.quiet, "loaded": one.loaded, "ratio": one.ratio, "noise": one.noise,
+                "quiet": one.quiet,
+                "loaded": one.loaded,
+                "ratio": one.ratio,
+                "noise": one.noise,
                 "strange": strange[name],
             }
             for name, one in shifts.items()
@@ -165,7 +168,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--regenerations", type=int, default=50)
     parser.add_argument("--reads", type=int, default=400, help="of each kind")
     parser.add_argument("--starts", type=int, default=5)
-    parser.add_argument("--loads", type=int, default=10)
+    parser.add_argument("--loads", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dry", action="store_true", help="only print, write nothing")
     parser.add_argument("--report", action="store_true", help="only make the page from the results again")

@@ -33,6 +33,8 @@ READ_RATE = 40.0
 READERS = 8
 QUIET_S = 0.7
 REST_S = 0.3
+# Of the shortest load so far.
+RESTS_SHARE = 0.9
 
 _STRANGER = """
 import hashlib, os, sys, time
@@ -185,7 +187,9 @@ async def neighbours(work: Path, *, loads: int, megabytes: int = NETWORK_MB) -> 
                 # Two windows without for one with, so that it is known how two of the same kind differ.
                 await _window(traffic, result.quiet, asyncio.sleep(QUIET_S))
                 began_s = time.monotonic()
-                await _window(traffic, result.loaded, _load(management, number))
+                # It is not asked all the time how far it is, which would be a load of its own.
+                rests_s = RESTS_SHARE * min(result.loads_s, default=0.0)
+                await _window(traffic, result.loaded, _load(management, number, rests_s))
                 result.loads_s.append(time.monotonic() - began_s)
                 await asyncio.sleep(REST_S)
                 await _window(traffic, result.quiet, asyncio.sleep(QUIET_S))
@@ -233,9 +237,10 @@ async def _large(management: Management, versions: int, megabytes: int) -> None:
         await management.do("PUT", at.model_path("large", str(number)), at.model_body(address, {}))
 
 
-async def _load(management: Management, number: int) -> None:
+async def _load(management: Management, number: int, rests_s: float = 0.0) -> None:
     path = at.deployment_path("large", "dep0")
-    await management.do("PUT", path, at.deployment_body(at.model_path("large", str(number)), {}))
+    body = at.deployment_body(at.model_path("large", str(number)), {})
+    await management.do("PUT", path, body, rests_s=rests_s)
 
 
 def _judge(sent_s: float, answered_s: float, found: Score) -> str:

@@ -46,13 +46,15 @@ class Management:
             raise Refused(f"{method} {path}: {answer}")
         return answer.json() if answer.body else None
 
-    async def do(self, method: str, path: str, body: Any = None) -> None:
-        """A change, and wait until it is carried out. Errors: Refused, also where the operation fails."""
+    async def do(self, method: str, path: str, body: Any = None, *, rests_s: float = 0.0) -> None:
+        """A change, and wait until it is carried out, without a question for so long. Errors: Refused, also where the
+        operation fails."""
         answer = await self.call(method, path, body)
         if not answer.is_good:
             raise Refused(f"{method} {path}: {answer}")
         url = operation_of(answer)
         if url:
+            await asyncio.sleep(rests_s)
             found = await self.ended(url)
             if found["status"] != "Succeeded":
                 raise Refused(f"{method} {path}: {found}")

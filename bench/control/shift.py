@@ -1,7 +1,8 @@
 """Whether latencies of one kind of window differ from those of another by more than windows differ anyway. Pure.
 
-Noise: windows without a load are parted in two halves at random, many times; the ratio of the halves' figures is what
-the same measurement gives of itself. 95 of 100 halvings give less than `noise`.
+Noise: windows without a load are parted in two at random, many times, one part with as many requests as there were
+under load, but at most half; the ratio of the parts' figures is what the same measurement gives of itself. 95 of 100
+partings give less than `noise`.
 Units: as given; a window is the latencies of its requests.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-HALVINGS = 1000
+PARTINGS = 1000
 SEED = 0
 
 Window = Sequence[float]
@@ -43,14 +44,20 @@ def shift(quiet: Sequence[Window], loaded: Sequence[Window], percent: float) -> 
     def figure(windows: Sequence[Window]) -> float:
         return percentile(list(chain.from_iterable(windows)), percent)
 
-    return Shift(quiet=figure(quiet), loaded=figure(loaded), noise=_noise(quiet, figure))
+    return Shift(quiet=figure(quiet), loaded=figure(loaded), noise=_noise(quiet, _requests(loaded), figure))
 
 
-def _noise(quiet: Sequence[Window], figure: Callable[[Sequence[Window]], float]) -> float:
+def _requests(windows: Sequence[Window]) -> int:
+    return sum(map(len, windows))
+
+
+def _noise(quiet: Sequence[Window], requests: int, figure: Callable[[Sequence[Window]], float]) -> float:
     chance, windows, ratios = random.Random(SEED), list(quiet), []
-    for _ in range(HALVINGS):
+    # How many windows have so many requests; one at least.
+    share = requests / max(1, _requests(windows))
+    count = max(1, min(len(windows) // 2, round(share * len(windows))))
+    for _ in range(PARTINGS):
         chance.shuffle(windows)
-        middle = len(windows) // 2
-        one, other = figure(windows[:middle]), figure(windows[middle:])
+        one, other = figure(windows[:count]), figure(windows[count:])
         ratios.append(max(one, other) / min(one, other))
     return percentile(ratios, 95)

@@ -69,7 +69,8 @@ def test_every_promise_stands_with_what_was_found() -> None:
         "| misrouted or wrong answers | 0 | 1 of 5,000 | no |",
         "| read of one endpoint, p99 | &lt;= 20 ms | 25.0 ms | no |",
         "| start less the loads of the first scorer | &lt;= 3 s | 2.50 s | yes |",
-        "| p99 of another endpoint while 20 MB load | not above noise | 2.00 x, noise 1.20 x, a stranger 1.50 x | no |",
+        "| p99 of another endpoint while 20 MB load | not above noise | "
+        "2.00 x, noise 1.20 x, a stranger 1.50 x | no |",
     ):
         assert line in found, line
     assert "4 changes were acknowledged (PutEndpoint 4)" in found
