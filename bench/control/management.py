@@ -47,14 +47,15 @@ class Management:
         return answer.json() if answer.body else None
 
     async def do(self, method: str, path: str, body: Any = None, *, rests_s: float = 0.0) -> None:
-        """A change, and wait until it is carried out, without a question for so long. Errors: Refused, also where the
-        operation fails."""
+        """A change, and wait until it is carried out; nothing is asked until so long after its beginning. Errors:
+        Refused, also where the operation fails."""
+        ask_s = time.monotonic() + rests_s
         answer = await self.call(method, path, body)
         if not answer.is_good:
             raise Refused(f"{method} {path}: {answer}")
         url = operation_of(answer)
         if url:
-            await asyncio.sleep(rests_s)
+            await asyncio.sleep(max(0.0, ask_s - time.monotonic()))
             found = await self.ended(url)
             if found["status"] != "Succeeded":
                 raise Refused(f"{method} {path}: {found}")

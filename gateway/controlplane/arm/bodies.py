@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -242,12 +243,22 @@ def value_at(document: msgspec.Struct, path: str) -> Any:
     """The value at a path of fields. Below what is not given, it is what the struct there has by default."""
     value: Any = document
     for name in path.split("."):
-        cls: type[msgspec.Struct] = type(value)
-        kind = bare(next(one.type for one in struct_type(cls).fields if one.name == name))
-        value = getattr(value, name)
-        if value is None and isinstance(kind, inspect.StructType):
-            value = kind.cls()
+        above, value = value, getattr(value, name)
+        if value is None:
+            value = _default_below(type(above), name)
     return value
+
+
+def _default_below(cls: type[msgspec.Struct], name: str) -> msgspec.Struct | None:
+    """What the struct in a field has by default; None where the field is no struct."""
+    below = _struct_in(cls, name)
+    return below() if below is not None else None
+
+
+@cache
+def _struct_in(cls: type[msgspec.Struct], name: str) -> type[msgspec.Struct] | None:
+    kind = bare(next(one.type for one in struct_type(cls).fields if one.name == name))
+    return kind.cls if isinstance(kind, inspect.StructType) else None
 
 
 # ---- spellings -------------------------------------------------------------------------------------------------
