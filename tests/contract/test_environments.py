@@ -210,7 +210,12 @@ def test_what_a_build_says_last_is_in_the_refusal_and_errors_before_all(tmp_path
 def test_a_build_whose_log_cannot_be_written_is_ended_and_says_why(tmp_path: Path, build: list[str]) -> None:
     # It would wait for ever for somebody to read what it writes.
     log = cache.LOG_NAME
-    build += [f"while test ! -e {log}; do sleep 0.01; done; rm {log}; mkdir {log}", "yes", MADE]
+    # Between the two it may be made again by who keeps it.
+    build += [
+        f"while test ! -e {log}; do sleep 0.01; done; until rm -f {log} && mkdir {log}; do :; done",
+        "yes",
+        MADE,
+    ]
 
     async def story() -> None:
         async with asyncio.timeout(PATIENCE_S):
