@@ -18,8 +18,6 @@ from gateway.channel import (
     Cover,
     Done,
     Load,
-    LoadDone,
-    Loaded,
     LoadOverdue,
     Message,
     Opening,
@@ -32,23 +30,11 @@ from gateway.channel import (
 from gateway.controlplane.reconcile import ChangeRefused, change
 from gateway.fleet import HUNG_AFTER_S, LOAD_TIMEOUT_S, Fleet, ScorerProcess
 from gateway.seats import SeatTable
-from gateway.snapshot import DeploymentSpec, SnapshotSpec
+from gateway.snapshot import SnapshotSpec
 from gateway.telemetry.totals import ScorerTotals
-from runtimes import Learned, RuntimeSpec
+from tests.support.scorer_loads import BLUE, LOADED
 
 SPEC = SnapshotSpec(revision=7)
-BLUE = DeploymentSpec(
-    name="blue",
-    runtime=RuntimeSpec(path="/blue.onnx", sha256="x"),
-    request_timeout_ns=1,
-    queue_wait_ns=0,
-    pending_max=0,
-    seat=-1,
-    body_bytes_max=1,
-)
-LOADED = LoadDone(
-    learned=Learned(batched=True, reason="proven"), loaded=Loaded(load_s=0.1, provider="cpu", sha256="x")
-)
 
 
 class FakeChannel:

@@ -53,7 +53,14 @@ _POPULATE = 0x8000
 _FULL = (errno.ETOOMANYREFS, errno.ENOBUFS)
 
 
-_rooms = threading.local()
+class _Room(threading.local):
+    """Each thread's, used again for each datagram: memory for the largest one would have to be found each time."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_DATAGRAM_MAX))
+
+
+_room = _Room()
 
 
 class BadFrame(ValueError):
@@ -134,7 +141,7 @@ def receive(sock: socket.socket, bound: Optional[Bound] = None) -> Optional[Fram
 
     `bound`: without, the sender is trusted."""
     try:
-        room = _room()
+        room = _room.view
         size, ancillary, _, _ = sock.recvmsg_into((room,), _ONE_DESCRIPTOR, _RECEIVE_FLAGS)
     except ConnectionResetError:
         return None
@@ -144,15 +151,6 @@ def receive(sock: socket.socket, bound: Optional[Bound] = None) -> Optional[Fram
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-
-
-def _room() -> memoryview:
-    """This thread's, used again for each datagram: memory for the largest one would have to be found each time."""
-    try:
-        return _rooms.view  # type: ignore[no-any-return]
-    except AttributeError:
-        _rooms.view = memoryview(bytearray(_DATAGRAM_MAX))
-        return _rooms.view  # type: ignore[no-any-return]
 
 
 def _descriptors(ancillary: List[Any]) -> List[int]:
