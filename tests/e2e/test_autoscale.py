@@ -13,7 +13,7 @@ from tests.support.process import GatewayProcess, deployment_yaml, endpoint_yaml
 from tests.support.slow import SETTINGS, slow_model
 from tests.support.waiting import eventually
 
-SCALE = {"type": "target_utilization", "min_instances": 1, "max_instances": 3, "polling_interval": 1}
+SCALE = {"type": "target_utilization", "min_instances": 1, "max_instances": 1, "polling_interval": 1}
 # A request that keeps an instance busy for a while.
 BODY = {"input_data": [[20]]}
 
@@ -43,17 +43,24 @@ def test_instances_follow_the_load_and_no_request_fails(gateway: GatewayProcess)
     def instances() -> int:
         return int(gateway.status()["endpoints"]["scaled"]["deployments"]["slow"].get("instance_count", 1))
 
+    def allow(before: int, after: int) -> None:
+        assert gateway.folder is not None
+        file = gateway.folder / "slow.yml"
+        file.write_text(file.read_text().replace(f"max_instances: {before}", f"max_instances: {after}"))
+        gateway.reload()
+
     with gateway:
         client = partial(gateway.client, "scaled")
         assert instances() == 1
         with Hammer(client, score, callers=8) as callers:
+            # All are there before the first look that may add instances.
+            eventually(lambda: gateway.metrics().value("gateway_requests_in_flight") == 8, "all callers wait")
+            assert instances() == 1
+            allow(1, 3)
             eventually(lambda: instances() == 3, "three instances")
             callers.go_on(100)
             # Fewer are allowed from now on: they go while all callers go on.
-            assert gateway.folder is not None
-            file = gateway.folder / "slow.yml"
-            file.write_text(file.read_text().replace("max_instances: 3", "max_instances: 1"))
-            gateway.reload()
+            allow(3, 1)
             eventually(lambda: instances() == 1, "one instance")
             callers.go_on(50)
         assert set(callers.since()) == {(200, "slow")}
